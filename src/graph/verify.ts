@@ -1,0 +1,146 @@
+/** The invariants of a well-formed model, as a list of what breaks them. */
+import { SisyphusError } from '../errors.ts';
+import type { Body, Function, Model, Node, Value } from './ir.ts';
+import { rawBytes } from './tensor.ts';
+import { allBodies, bodiesWithin, functionTable, topologicalOrder } from './walk.ts';
+
+/** The versions that this program knows the meaning of. */
+export const OPSETS = { min: 7, max: 23 } as const;
+export const MAX_IR = 13;
+
+/**
+ * Looks for everything that would make a rewrite meaningless: names without a definition, names defined twice, cycles,
+ * links that disagree, missing or unknown opset versions.
+ * @returns one sentence for each problem; empty for a well-formed model
+ */
+export function verify(model: Model): string[] {
+  const problems = [...versionProblems(model), ...callCycles(model)];
+  for (const body of allBodies(model)) {
+    problems.push(...definitionProblems(body), ...linkProblems(body));
+    const order = topologicalOrder(body);
+    if (order.length < body.nodes.length) {
+      const inOrder = new Set(order);
+      const stuck = body.nodes.filter((node) => !inOrder.has(node));
+      problems.push(`${describe(body)} has a cycle through ${label(stuck[0] as Node)}`);
+    }
+  }
+  return problems;
+}
+
+/** @throws SisyphusError `invalid-model` with the first problem and the number of all */
+export function assertValid(model: Model, where: string): void {
+  const problems = verify(model);
+  if (problems.length === 0) return;
+  const more = problems.length > 1 ? ` (and ${problems.length - 1} more)` : '';
+  throw new SisyphusError(
+    'invalid-model',
+    `${where}: not a valid model: ${problems[0]}${more}; repair or export it again`,
+  );
+}
+
+/** What a person calls a node: its name, or what it makes. */
+export function label(node: Node): string {
+  return `${node.op} '${node.name || (node.outputs.find((value) => value)?.name ?? '')}'`;
+}
+
+function describe(body: Body): string {
+  if (body.kind === 'function') return `function ${body.domain}.${body.name}`;
+  return body.owner ? `the graph '${body.name}' inside ${label(body.owner)}` : 'the graph';
+}
+
+function versionProblems(model: Model): string[] {
+  const problems: string[] = [];
+  if (model.irVersion < 1) problems.push('it states no IR version');
+  if (model.irVersion > MAX_IR)
+    problems.push(`its IR version ${model.irVersion} is newer than ${MAX_IR}, the newest known here`);
+  const needsOpset = [model.graph, ...model.functions].some((root) =>
+    [...bodiesWithin(root)].some((body) => body.nodes.some((n) => n.domain === '')),
+  );
+  const opset = model.opsets.get('');
+  if (opset === undefined) {
+    if (needsOpset && !model.functions.some((fn) => fn.opsets.has('')))
+      problems.push('it imports no opset, so its operators have no meaning');
+  } else if (opset < OPSETS.min || opset > OPSETS.max)
+    problems.push(`its opset ${opset} is outside of ${OPSETS.min} to ${OPSETS.max}; convert it to one of these`);
+  return problems;
+}
+
+function definitionProblems(body: Body): string[] {
+  const problems: string[] = [];
+  const defined = new Map<string, Value>();
+  const define = (value: Value, what: string) => {
+    const first = defined.get(value.name);
+    if (first && first !== value)
+      problems.push(`'${value.name}' is defined twice in ${describe(body)}, the second time by ${what}`);
+    defined.set(value.name, value);
+  };
+  for (const { value } of body.inputs) define(value, 'an input');
+  if (body.inputs.length !== new Set(body.inputs.map(({ value }) => value)).size)
+    problems.push(`${describe(body)} lists an input twice`);
+  if (body.kind === 'graph') {
+    const seen = new Map<Value, Uint8Array>();
+    for (const { value, tensor } of body.initializers) {
+      define(value, 'an initializer');
+      const earlier = seen.get(value);
+      // The same data twice is harmless; different data under one name has no meaning.
+      if (seen.has(value) && (!earlier || tensor.external || !Buffer.from(rawBytes(tensor)).equals(earlier)))
+        problems.push(`the initializer '${value.name}' is defined twice with different data`);
+      if (body.initializers.length !== new Set(body.initializers.map((entry) => entry.value)).size)
+        seen.set(value, tensor.external ? new Uint8Array() : rawBytes(tensor));
+    }
+  }
+  for (const node of body.nodes) for (const value of node.outputs) if (value) define(value, label(node));
+  for (const node of body.nodes)
+    for (const value of node.inputs)
+      if (value && !isDefined(value)) problems.push(`${label(node)} reads '${value.name}', which nothing defines`);
+  for (const { value } of body.outputs)
+    if (!isDefined(value)) problems.push(`${describe(body)} returns '${value.name}', which nothing defines`);
+  return problems;
+}
+
+const isDefined = (value: Value) =>
+  value.producer !== null || value.isInput || value.initializer !== null || isSparse(value);
+
+function isSparse(value: Value): boolean {
+  return (
+    value.body?.kind === 'graph' &&
+    (value.body.proto.sparse_initializer ?? []).some((sparse) => sparse.values?.name === value.name)
+  );
+}
+
+/** Both directions of every link, as `edit.ts` keeps them. */
+function linkProblems(body: Body): string[] {
+  const problems: string[] = [];
+  for (const node of body.nodes) {
+    if (node.body !== body) problems.push(`${label(node)} does not know the graph it is in`);
+    for (const value of new Set(node.inputs))
+      if (value && value.users.get(node) !== node.inputs.filter((input) => input === value).length)
+        problems.push(`'${value.name}' does not know its reader ${label(node)}`);
+    for (const [index, value] of node.outputs.entries())
+      if (value && (value.producer !== node || value.index !== index))
+        problems.push(`'${value.name}' does not know its producer ${label(node)}`);
+  }
+  return problems;
+}
+
+function callCycles(model: Model): string[] {
+  const find = functionTable(model);
+  const state = new Map<Function, 'open' | 'done'>();
+  const problems: string[] = [];
+  const visit = (fn: Function) => {
+    if (state.get(fn) === 'done') return;
+    if (state.get(fn) === 'open') {
+      problems.push(`the function ${fn.domain}.${fn.name} calls itself`);
+      return;
+    }
+    state.set(fn, 'open');
+    for (const body of bodiesWithin(fn))
+      for (const node of body.nodes) {
+        const called = find(node);
+        if (called) visit(called);
+      }
+    state.set(fn, 'done');
+  };
+  for (const fn of model.functions) visit(fn);
+  return problems;
+}
