@@ -11,7 +11,7 @@ export function constantOf(model: Model, value: Value | null | undefined): Tenso
   if (!value) return null;
   if (value.initializer) return value.isInput && model.irVersion >= 4 ? null : value.initializer;
   const node = value.producer;
-  if (!node || node.domain !== '') return null;
+  if (node?.domain !== '') return null;
   if (node.op === 'Identity') return constantOf(model, node.inputs[0]);
   if (node.op !== 'Constant' || referenced(node).length > 0) return null;
   const tensor = tensorAttr(node, 'value');

@@ -3,7 +3,7 @@
  */
 import { SisyphusError } from '../errors.ts';
 import { tensorAttribute } from './attributes.ts';
-import type { Attribute, Body, Dim, Function, Graph, Model, Node, Port, TensorType, Value } from './ir.ts';
+import type { Attribute, Body, Dim, Graph, LocalFunction, Model, Node, Port, TensorType, Value } from './ir.ts';
 import { addUser, dropUser, mutable, newValue } from './links.ts';
 import { modelFromProto } from './read.ts';
 import { elementCode, type Tensor } from './tensor.ts';
@@ -127,7 +127,7 @@ export function replaceUses(old: Value, next: Value): boolean {
   if (bodies.length > 0 && (survivorIsPublic || bodies.some((body) => body !== old.body))) return false;
   for (const user of [...old.users.keys()]) {
     if (isBody(user)) replaceOutputs(user, old, next);
-    else user.inputs.forEach((value, index) => value === old && setInput(user, index, next));
+    else for (const [index, value] of user.inputs.entries()) if (value === old) setInput(user, index, next);
   }
   if (bodies.length > 0) {
     const name = old.name;
@@ -284,6 +284,6 @@ function into<K, V>(map: Map<K, Set<V>>, key: K): Set<V> {
 }
 
 /** Removes functions from the model's list; the caller has made sure that nothing calls them. */
-export function removeFunctions(model: Model, gone: ReadonlySet<Function>): void {
+export function removeFunctions(model: Model, gone: ReadonlySet<LocalFunction>): void {
   mutable(model).functions = model.functions.filter((fn) => !gone.has(fn));
 }

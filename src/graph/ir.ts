@@ -57,7 +57,7 @@ export interface TensorType {
 
 export interface Model {
   readonly graph: Graph;
-  readonly functions: readonly Function[];
+  readonly functions: readonly LocalFunction[];
   readonly irVersion: number;
   /** Opset version by domain; the default domain is '' however the file spells it. */
   readonly opsets: ReadonlyMap<string, number>;
@@ -86,14 +86,14 @@ export interface Graph extends BodyFields {
   readonly proto: GraphProto;
 }
 /** A model-local function: nodes call it by domain and name (and overload, from IR 10 on). */
-export interface Function extends BodyFields {
+export interface LocalFunction extends BodyFields {
   readonly kind: 'function';
   readonly domain: string;
   readonly overload: string;
   readonly opsets: ReadonlyMap<string, number>;
   readonly proto: FunctionProto;
 }
-export type Body = Graph | Function;
+export type Body = Graph | LocalFunction;
 
 /** A value with the file's statement about it; `info` is null for the inputs and outputs of functions. */
 export interface Port {

@@ -3,7 +3,7 @@ import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { SisyphusError } from '../errors.ts';
 import { resolveExternal } from './external.ts';
-import type { Attribute, Body, Function, Graph, Model, Node, Port, TensorType, Value } from './ir.ts';
+import type { Attribute, Body, Graph, LocalFunction, Model, Node, Port, TensorType, Value } from './ir.ts';
 import { addUser, type Mutable, mutable, newValue } from './links.ts';
 import { elementType, isExternal, type Tensor, tensorFromProto } from './tensor.ts';
 import {
@@ -134,8 +134,8 @@ function readGraph(proto: GraphProto, owner: Node | null, outer: Scope | null, c
   return body;
 }
 
-function readFunction(proto: FunctionProto, context: Context): Function {
-  const fn: Mutable<Function> = {
+function readFunction(proto: FunctionProto, context: Context): LocalFunction {
+  const fn: Mutable<LocalFunction> = {
     kind: 'function',
     name: proto.name ?? '',
     domain: canonicalDomain(proto.domain),
@@ -147,7 +147,7 @@ function readFunction(proto: FunctionProto, context: Context): Function {
     nodes: [],
     proto,
   };
-  const body = fn as unknown as Function;
+  const body = fn as unknown as LocalFunction;
   const scope: Scope = { own: new Map(), outer: null };
   for (const name of proto.input ?? [])
     fn.inputs.push({ value: declareInput(name, null, body, scope, context), info: null });

@@ -1,6 +1,6 @@
 /** The invariants of a well-formed model, as a list of what breaks them. */
 import { SisyphusError } from '../errors.ts';
-import type { Body, Function, Model, Node, Value } from './ir.ts';
+import type { Body, LocalFunction, Model, Node, Value } from './ir.ts';
 import { rawBytes } from './tensor.ts';
 import { allBodies, bodiesWithin, functionTable, topologicalOrder } from './walk.ts';
 
@@ -125,9 +125,9 @@ function linkProblems(body: Body): string[] {
 
 function callCycles(model: Model): string[] {
   const find = functionTable(model);
-  const state = new Map<Function, 'open' | 'done'>();
+  const state = new Map<LocalFunction, 'open' | 'done'>();
   const problems: string[] = [];
-  const visit = (fn: Function) => {
+  const visit = (fn: LocalFunction) => {
     if (state.get(fn) === 'done') return;
     if (state.get(fn) === 'open') {
       problems.push(`the function ${fn.domain}.${fn.name} calls itself`);

@@ -1,5 +1,5 @@
 /** Ways through a model. */
-import type { Body, Function, Graph, Model, Node, Value } from './ir.ts';
+import type { Body, Graph, LocalFunction, Model, Node, Value } from './ir.ts';
 
 /** Graphs nested in a node, in attribute order. */
 export const nestedGraphs = (node: Node): Graph[] => node.attributes.flatMap((attr) => [...attr.graphs]);
@@ -36,23 +36,23 @@ export function opsetOf(model: Model, body: Body): number {
 }
 
 /** Finds the function that a node calls, if it calls one. */
-export function functionTable(model: Model): (node: Node) => Function | undefined {
+export function functionTable(model: Model): (node: Node) => LocalFunction | undefined {
   const key = (domain: string, name: string, overload: string) => JSON.stringify([domain, name, overload]);
   const table = new Map(model.functions.map((fn) => [key(fn.domain, fn.name, fn.overload), fn]));
   return (node) => table.get(key(node.domain, node.op, node.proto?.overload ?? ''));
 }
 
 /** How many times one run of the model executes each function: call sites, multiplied along the chains of calls. */
-export function callCounts(model: Model): Map<Function, number> {
+export function callCounts(model: Model): Map<LocalFunction, number> {
   const find = functionTable(model);
-  const callers = new Map<Function, Body[]>();
+  const callers = new Map<LocalFunction, Body[]>();
   for (const root of [model.graph, ...model.functions])
     for (const body of bodiesWithin(root))
       for (const node of body.nodes) {
         const fn = find(node);
         if (fn) callers.set(fn, [...(callers.get(fn) ?? []), root]);
       }
-  const counts = new Map<Function, number>();
+  const counts = new Map<LocalFunction, number>();
   const count = (body: Body): number => {
     if (body.kind === 'graph') return 1;
     const known = counts.get(body);

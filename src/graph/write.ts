@@ -4,7 +4,7 @@ import { open, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { finished } from 'node:stream/promises';
 import { SisyphusError } from '../errors.ts';
-import type { Attribute, Function, Graph, Model, Node, Port } from './ir.ts';
+import type { Attribute, Graph, LocalFunction, Model, Node, Port } from './ir.ts';
 import { fileError } from './read.ts';
 import { byteLength, type ExternalRange, rawBytes, type Tensor } from './tensor.ts';
 import {
@@ -269,7 +269,7 @@ function graphToProto(graph: Graph, place: PlaceTensor = keepTensor): GraphProto
   });
 }
 
-function functionToProto(fn: Function): FunctionProto {
+function functionToProto(fn: LocalFunction): FunctionProto {
   return copyMessage(fn.proto, {
     node: fn.nodes.map(nodeToProto),
     input: fn.inputs.map(({ value }) => value.name),
