@@ -168,7 +168,7 @@ export function addConstant(model: Model, body: Body, tensor: Tensor, before: No
   mutable(body).initializers.push({ value: value as Value, tensor });
   if (model.irVersion < 4) {
     value.isInput = true;
-    mutable(body).inputs.push({ value: value as Value, info: infoFor(value.name, type) });
+    mutable(body).inputs.push({ value: value as Value, info: typeMessage(value.name, type) });
   }
   return value as Value;
 }
@@ -194,7 +194,7 @@ export function setType(value: Value, type: TensorType): void {
   const body = value.body;
   if (!body) return;
   const update = (port: Port): Port =>
-    port.value === value && port.info ? { value, info: infoFor(value.name, type, port.info) } : port;
+    port.value === value && port.info ? { value, info: typeMessage(value.name, type, port.info) } : port;
   mutable(body).inputs = body.inputs.map(update);
   mutable(body).outputs = body.outputs.map(update);
   mutable(body).valueInfo = body.valueInfo.map(update);
@@ -205,7 +205,8 @@ export function dropValueInfo(body: Body, drop: (value: Value) => boolean): void
   mutable(body).valueInfo = body.valueInfo.filter(({ value }) => !drop(value));
 }
 
-function infoFor(name: string, type: TensorType, read?: ValueInfoProto): ValueInfoProto {
+/** A ValueInfoProto that states a type; of an existing one only the type is replaced. */
+export function typeMessage(name: string, type: TensorType, read?: ValueInfoProto): ValueInfoProto {
   const shape = type.shape && message<ShapeProto>('TensorShapeProto', { dim: type.shape.map(dimension) });
   const tensor = { elem_type: elementCode(type.elem ?? 'undefined'), ...(shape && { shape }) };
   const typeProto = message<TypeProto>('TypeProto', {
