@@ -58,7 +58,8 @@ function make(name: string, type: keyof typeof TYPES, fields: Partial<AttributeP
 }
 
 export const intAttribute = (name: string, i: number): Attribute => make(name, 'INT', { i });
-export const floatAttribute = (name: string, f: number): Attribute => make(name, 'FLOAT', { f });
+/** Rounded to float32 at once, as it will be in the file. */
+export const floatAttribute = (name: string, f: number): Attribute => make(name, 'FLOAT', { f: Math.fround(f) });
 export const intsAttribute = (name: string, ints: readonly number[]): Attribute =>
   make(name, 'INTS', { ints: [...ints] });
 export const stringAttribute = (name: string, text: string): Attribute =>

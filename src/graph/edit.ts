@@ -72,11 +72,16 @@ export function addNode(model: Model, body: Body, spec: NodeSpec, before: Node |
   return node;
 }
 
-/** Removes a node. Its outputs lose their producer: give them another (`addNode` with `outputs`) or leave them unused. */
-export function removeNode(node: Node): void {
+/**
+ * Removes a node. Its outputs lose their producer: give them another (`addNode` with `outputs`) or leave them unused.
+ * @returns the node that came after it, which is where a replacement goes
+ */
+export function removeNode(node: Node): Node | null {
   unlink(node);
   const nodes = mutable(node.body).nodes;
-  nodes.splice(nodes.indexOf(node), 1);
+  const at = nodes.indexOf(node);
+  nodes.splice(at, 1);
+  return nodes[at] ?? null;
 }
 
 function unlink(node: Node): void {

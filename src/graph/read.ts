@@ -64,6 +64,7 @@ export function parseModel(bytes: Uint8Array, options: { where?: string; folder?
 /** Builds the linked graph over a message. */
 export function modelFromProto(proto: ModelProto, folder: string | undefined): Model {
   const context: Context = { folder, names: new Set() };
+  refuseExternal(proto.training_info, 'its training information');
   const functions = (proto.functions ?? []).map((fn) => readFunction(fn, context));
   const graph = readGraph(proto.graph as GraphProto, null, null, context);
   return {
@@ -127,6 +128,7 @@ function readGraph(proto: GraphProto, owner: Node | null, outer: Scope | null, c
     mutable(value).declared ??= { elem: tensor.elem, shape: tensor.dims };
     graph.initializers.push({ value, tensor });
   }
+  refuseExternal(proto.sparse_initializer, 'a sparse initializer');
   for (const sparse of proto.sparse_initializer ?? []) declare(sparse.values?.name ?? '', body, scope, context);
   link(body, proto.node ?? [], scope, context);
   graph.valueInfo = statedTypes(proto.value_info, scope);
@@ -151,6 +153,7 @@ function readFunction(proto: FunctionProto, context: Context): LocalFunction {
   const scope: Scope = { own: new Map(), outer: null };
   for (const name of proto.input ?? [])
     fn.inputs.push({ value: declareInput(name, null, body, scope, context), info: null });
+  for (const attribute of proto.attribute_proto ?? []) locateTensors(attribute, context);
   link(body, proto.node ?? [], scope, context);
   fn.valueInfo = statedTypes(proto.value_info, scope);
   fn.outputs = (proto.output ?? []).map((name) => readOutput(name, null, body, scope));
@@ -196,6 +199,7 @@ function link(body: Body, protos: NodeProto[], scope: Scope, context: Context): 
 }
 
 function readAttribute(proto: AttributeProto, owner: Node, scope: Scope, context: Context): Attribute {
+  locateTensors(proto, context);
   const graphs = [...(proto.g ? [proto.g] : []), ...(proto.graphs ?? [])];
   return { name: proto.name ?? '', graphs: graphs.map((graph) => readGraph(graph, owner, scope, context)), proto };
 }
@@ -231,7 +235,27 @@ function statedTypes(infos: ValueInfoProto[] = [], scope: Scope): Port[] {
 }
 
 function readTensor(proto: TensorProto, context: Context): Tensor {
-  return tensorFromProto(proto, isExternal(proto) ? resolveExternal(proto, context.folder) : null);
+  const tensor = tensorFromProto(proto);
+  if (tensor.external || !isExternal(proto)) return tensor;
+  return tensorFromProto(proto, resolveExternal(proto, context.folder));
+}
+
+/** Checks external tensors of an attribute; `tensorFromProto` finds their ranges again. */
+function locateTensors(proto: AttributeProto, context: Context): void {
+  for (const tensor of [...(proto.t ? [proto.t] : []), ...(proto.tensors ?? [])]) readTensor(tensor, context);
+  refuseExternal([proto.sparse_tensor, proto.sparse_tensors], `the sparse attribute '${proto.name ?? ''}'`);
+}
+
+/** What is carried along as it is must not point to other files: written elsewhere, it would point to nothing. */
+function refuseExternal(parts: unknown, what: string): void {
+  if (holdsExternal(parts))
+    throw new SisyphusError('unsupported', `${what} has external data, which is supported for dense tensors only`);
+}
+
+function holdsExternal(part: unknown): boolean {
+  if (Array.isArray(part)) return part.some(holdsExternal);
+  if (typeof part !== 'object' || part === null || ArrayBuffer.isView(part)) return false;
+  return isExternal(part) || Object.values(part).some(holdsExternal);
 }
 
 /** The stated type; null for values that are not tensors. */

@@ -1,10 +1,11 @@
 /**
  * Tensors: immutable, over the bytes that were read. Nothing is decoded before somebody asks for numbers.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
+import { constants } from 'node:buffer';
+import { closeSync, fstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { SisyphusError } from '../errors.ts';
 import { ELEMENT_TYPES, type ElementType } from './ir.ts';
-import { type Message, message, type TensorProto } from './wire.ts';
+import { message, type TensorProto } from './wire.ts';
 
 export interface Tensor {
   readonly name: string;
@@ -21,7 +22,12 @@ export interface ExternalRange {
   readonly location: string;
   readonly offset: number;
   readonly length: number;
+  /** `fileStamp` of the file when it was checked. */
+  readonly stamp: string;
 }
+
+/** Tells whether a file is still the one that was checked: a model may be written over the data of its own input. */
+export const fileStamp = (stat: Stats): string => `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeMs}`;
 
 const EXTERNAL = 1; // TensorProto.DataLocation
 
@@ -71,8 +77,15 @@ export function byteLength(elem: ElementType, dims: readonly number[]): number {
   return Math.ceil((elementCount(dims) * bits) / 8);
 }
 
-/** Wraps a TensorProto; `external` is given by the reader where the data lies in another file. */
-export function tensorFromProto(proto: TensorProto, external: ExternalRange | null = null): Tensor {
+/** Where the data of external tensors lies, by message: tensors in attributes exist only as messages. */
+const located = new WeakMap<TensorProto, ExternalRange>();
+
+/** Wraps a TensorProto; the reader gives `external` where the data lies in another file, which is then remembered. */
+export function tensorFromProto(
+  proto: TensorProto,
+  external: ExternalRange | null = located.get(proto) ?? null,
+): Tensor {
+  if (external) located.set(proto, external);
   const dims = (proto.dims ?? []).map(Number);
   return { name: proto.name ?? '', elem: elementType(proto.data_type ?? 0), dims, external, proto };
 }
@@ -81,8 +94,9 @@ export const isExternal = (proto: TensorProto): boolean => proto.data_location =
 
 /**
  * A new tensor of any numeric element type from numbers.
- * @param values in row-major order; rounded to the element type (float16 and bfloat16 to nearest even)
- * @throws SisyphusError `tensor` where the count is not the product of `dims`, or for element types without numbers
+ * @param values in row-major order; floating-point types round to nearest even, integers must fit exactly
+ * @throws SisyphusError `tensor` where the count is not the product of `dims`, a number is no value of the element type,
+ * or the element type has no numbers
  */
 export function makeTensor(
   name: string,
@@ -112,39 +126,36 @@ export function fromRaw(name: string, elem: ElementType, dims: readonly number[]
  * @throws SisyphusError `tensor` where the data has the wrong length or the element type has no numbers
  */
 export function toNumbers(tensor: Tensor): Float64Array {
-  const count = checkedCount(tensor);
-  const stored = storedValues(tensor, count);
-  if (stored) return stored;
+  const { elem, name } = tensor;
+  const read = READERS[elem];
+  if (!read) throw new SisyphusError('tensor', `tensor '${name}': elements of type ${elem} can't be read as numbers`);
   const bytes = rawBytes(tensor);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const out = new Float64Array(count);
-  const read = READERS[tensor.elem];
-  if (!read)
-    throw new SisyphusError(
-      'tensor',
-      `tensor '${tensor.name}': elements of type ${tensor.elem} can't be read as numbers`,
-    );
-  for (let i = 0; i < count; i++) {
-    out[i] = read(view, i);
-    if (Math.abs(out[i] as number) > Number.MAX_SAFE_INTEGER && (tensor.elem === 'int64' || tensor.elem === 'uint64'))
-      throw new SisyphusError('tensor', `tensor '${tensor.name}': the value at index ${i} does not fit 53 bits`);
+  const out = new Float64Array(elementCount(tensor.dims));
+  const wide = elem === 'int64' || elem === 'uint64';
+  for (let i = 0; i < out.length; i++) {
+    const value = read(view, i);
+    if (wide && !Number.isSafeInteger(value))
+      throw new SisyphusError('tensor', `tensor '${name}': the value at index ${i} does not fit 53 bits`);
+    out[i] = value;
   }
   return out;
 }
 
-/** The elements as raw little-endian bytes: a view of what was read wherever that is possible. Reads external data. */
+/**
+ * The elements as raw little-endian bytes: a view of what was read wherever that is possible. Reads external data.
+ * @throws SisyphusError `tensor` where the data has the wrong length, `external-data` where it can't be read
+ */
 export function rawBytes(tensor: Tensor): Uint8Array {
-  const count = checkedCount(tensor);
-  const expected = byteLength(tensor.elem, tensor.dims);
+  const expected = checkedLength(tensor);
   let bytes: Uint8Array;
-  if (tensor.external) bytes = readExternal(tensor.external);
-  else if (tensor.proto.raw_data !== undefined) bytes = tensor.proto.raw_data;
-  else {
-    const stored = storedValues(tensor, count);
-    if (!stored) throw badLength(tensor, 0, expected);
-    bytes = encodeNumbers(tensor.elem, stored, tensor.name);
-  }
-  if (bytes.length !== expected) throw badLength(tensor, bytes.length, expected);
+  if (tensor.external) bytes = readExternal(tensor.external, tensor.name);
+  else if (isExternal(tensor.proto))
+    throw new SisyphusError('external-data', `tensor '${tensor.name}': its external data was never located`);
+  // Messages inherit an empty default for absent bytes, so only a field of their own counts.
+  else if (Object.hasOwn(tensor.proto, 'raw_data')) bytes = tensor.proto.raw_data ?? new Uint8Array();
+  else bytes = storedBytes(tensor, expected);
+  if (bytes.length !== expected) throw badLength(tensor, `${bytes.length} bytes of data`, `${expected}`);
   return bytes;
 }
 
@@ -153,35 +164,49 @@ export function toStrings(tensor: Tensor): string[] {
   return (tensor.proto.string_data ?? []).map((bytes) => Buffer.from(bytes).toString('utf8'));
 }
 
-function checkedCount(tensor: Tensor): number {
-  const count = elementCount(tensor.dims);
-  if (!Number.isSafeInteger(count) || tensor.dims.some((dim) => dim < 0))
+/** Bytes that the tensor must have; refuses shapes that no memory can hold before anything is allocated. */
+function checkedLength(tensor: Tensor): number {
+  const length = byteLength(tensor.elem, tensor.dims);
+  if (!Number.isSafeInteger(length) || tensor.dims.some((dim) => dim < 0))
     throw new SisyphusError('tensor', `tensor '${tensor.name}': impossible shape [${tensor.dims}]`);
-  return count;
+  return length;
 }
 
-function badLength(tensor: Tensor, found: number, expected: number): SisyphusError {
+function badLength(tensor: Tensor, found: string, expected: string): SisyphusError {
+  const { name, elem, dims } = tensor;
   return new SisyphusError(
     'tensor',
-    `tensor '${tensor.name}': ${found} bytes of data, but ${tensor.elem} [${tensor.dims}] needs ${expected}; the file is damaged`,
+    `tensor '${name}': ${found}, but ${elem} [${dims}] needs ${expected}; the file is damaged`,
   );
 }
 
-function readExternal(range: ExternalRange): Uint8Array {
-  const bytes = Buffer.allocUnsafe(range.length);
-  const file = openSync(range.path, 'r');
+function readExternal(range: ExternalRange, name: string): Uint8Array {
+  if (range.length > constants.MAX_LENGTH)
+    throw new SisyphusError('too-large', `tensor '${name}': ${range.length} bytes do not fit one buffer`);
+  let file: number;
   try {
-    let done = 0;
-    while (done < range.length) {
+    file = openSync(range.path, 'r');
+  } catch (cause) {
+    throw changed(range, cause);
+  }
+  try {
+    if (fileStamp(fstatSync(file)) !== range.stamp) throw changed(range);
+    const bytes = Buffer.allocUnsafe(range.length);
+    for (let done = 0; done < range.length; ) {
       const read = readSync(file, bytes, done, Math.min(range.length - done, 1 << 30), range.offset + done);
-      if (read === 0)
-        throw new SisyphusError('external-data', `${range.path}: ends before byte ${range.offset + range.length}`);
+      if (read === 0) throw changed(range);
       done += read;
     }
+    return bytes;
   } finally {
     closeSync(file);
   }
-  return bytes;
+}
+
+/** The error for a data file that is not the one that was checked. */
+export function changed(range: ExternalRange, cause?: unknown): SisyphusError {
+  const message = `${range.path}: changed or gone since the model was read; read the model again`;
+  return new SisyphusError('external-data', message, { cause });
 }
 
 type Reader = (view: DataView, index: number) => number;
@@ -218,113 +243,119 @@ const WRITERS: Partial<Record<ElementType, Writer>> = {
   uint64: (view, i, v) => view.setBigUint64(8 * i, BigInt(v), true),
 };
 
+/** Lowest and highest value of the integers, as far as numbers hold them. */
+const RANGES: Partial<Record<ElementType, readonly [number, number]>> = {
+  int8: [-(2 ** 7), 2 ** 7 - 1],
+  uint8: [0, 2 ** 8 - 1],
+  int16: [-(2 ** 15), 2 ** 15 - 1],
+  uint16: [0, 2 ** 16 - 1],
+  int32: [-(2 ** 31), 2 ** 31 - 1],
+  uint32: [0, 2 ** 32 - 1],
+  int64: [-(2 ** 63), 2 ** 63 - 1024],
+  uint64: [0, 2 ** 64 - 2048],
+};
+
 function encodeNumbers(elem: ElementType, values: ArrayLike<number>, name: string): Uint8Array {
   const write = WRITERS[elem];
   if (!write) throw new SisyphusError('tensor', `tensor '${name}': can't make elements of type ${elem} from numbers`);
+  const range = RANGES[elem];
   const bytes = new Uint8Array(byteLength(elem, [values.length]));
   const view = new DataView(bytes.buffer);
-  for (let i = 0; i < values.length; i++) write(view, i, values[i] as number);
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i] as number;
+    if (range && !(Number.isInteger(value) && value >= range[0] && value <= range[1]))
+      throw new SisyphusError('tensor', `tensor '${name}': ${value} at index ${i} is no value of type ${elem}`);
+    write(view, i, value);
+  }
   return bytes;
 }
 
-/**
- * Values from the typed data fields, or null where the tensor does not use them. ONNX keeps small integers, bool,
- * float16 and bfloat16 (as bit patterns) in `int32_data`, and uint32 in `uint64_data`.
- */
-function storedValues(tensor: Tensor, count: number): Float64Array | null {
-  const { proto, elem } = tensor;
-  if (tensor.external || proto.raw_data !== undefined) return null;
-  const out = new Float64Array(checkLength(tensor, count));
-  let index = 0;
-  const put = (value: number) => {
-    if (index < count) out[index] = value;
-    index++;
-  };
-  if (elem === 'float') fixedRuns(proto, 4, proto.float_data, (view, at) => put(view.getFloat32(at, true)));
-  else if (elem === 'double') fixedRuns(proto, 10, proto.double_data, (view, at) => put(view.getFloat64(at, true)));
-  else if (elem === 'int64')
-    varintRuns(proto, 7, proto.int64_data, (v) => put(exactNumber(BigInt.asIntN(64, v), tensor)));
-  else if (elem === 'uint64' || elem === 'uint32')
-    varintRuns(proto, 11, proto.uint64_data, (v) => put(exactNumber(v, tensor)));
-  else if (elem === 'float16') varintRuns(proto, 5, proto.int32_data, (v) => put(float16ToNumber(Number(v & 0xffffn))));
-  else if (elem === 'bfloat16')
-    varintRuns(proto, 5, proto.int32_data, (v) => put(bfloat16ToNumber(Number(v & 0xffffn))));
-  else if (SMALL_INTEGERS.has(elem)) varintRuns(proto, 5, proto.int32_data, (v) => put(Number(BigInt.asIntN(32, v))));
-  else return null;
-  if (index !== count)
-    throw new SisyphusError(
-      'tensor',
-      `tensor '${tensor.name}': ${index} elements, but its shape [${tensor.dims}] needs ${count}; the file is damaged`,
-    );
-  return out;
+/** The typed field that holds the elements of each type, and its number. All else is in `int32_data`, as bit patterns. */
+const FIXED_FIELDS: Partial<Record<ElementType, readonly ['float_data' | 'double_data', 4 | 10]>> = {
+  float: ['float_data', 4],
+  complex64: ['float_data', 4],
+  double: ['double_data', 10],
+  complex128: ['double_data', 10],
+};
+const VARINT_FIELDS: Partial<Record<ElementType, readonly ['int64_data' | 'uint64_data', 7 | 11]>> = {
+  int64: ['int64_data', 7],
+  uint64: ['uint64_data', 11],
+  uint32: ['uint64_data', 11],
+};
+
+/** Raw bytes from the typed data fields, bit by bit as they are. */
+function storedBytes(tensor: Tensor, expected: number): Uint8Array {
+  const fixed = FIXED_FIELDS[tensor.elem];
+  if (fixed) {
+    const [field, number] = fixed;
+    const runs = dataRuns(tensor.proto, tensor.proto[field], number, number === 4 ? 5 : 1);
+    return runs.length === 1 ? (runs[0] as Uint8Array) : Buffer.concat(runs);
+  }
+  const [field, number] = VARINT_FIELDS[tensor.elem] ?? (['int32_data', 5] as const);
+  return varintBytes(tensor, dataRuns(tensor.proto, tensor.proto[field], number, 0), expected);
 }
 
-const SMALL_INTEGERS = new Set<ElementType>(['int32', 'int16', 'uint16', 'int8', 'uint8', 'bool']);
+/** Whether an unknown field is an element of a typed data field that was written unpacked. */
+export const isUnpackedData = (bytes: Uint8Array): boolean => DATA_TAGS.has(bytes[0] ?? 0);
+const DATA_TAGS = new Set([(4 << 3) | 5, 5 << 3, 7 << 3, (10 << 3) | 1, 11 << 3]);
 
-/** Every element takes at least one byte, so a count beyond the bytes present is refused before anything is allocated. */
-function checkLength(tensor: Tensor, count: number): number {
-  const { proto } = tensor;
-  const runs = [
-    proto.float_data,
-    proto.int32_data,
-    proto.int64_data,
-    proto.double_data,
-    proto.uint64_data,
-    unknownsOf(proto),
-  ];
-  const bytes = runs.flatMap((run) => run ?? []).reduce((sum, run) => sum + run.length, 0);
-  if (count > bytes) throw badLength(tensor, bytes, byteLength(tensor.elem, tensor.dims));
-  return count;
-}
-
-const unknownsOf = (proto: Message): Uint8Array[] => proto.$unknowns ?? [];
-
-/** Walks packed runs of 4- or 8-byte elements, and unpacked ones, which the schema leaves among the unknown fields. */
-function fixedRuns(
+/** Packed runs, and unpacked elements, which the schema leaves among the unknown fields (tags of one byte). */
+function dataRuns(
   proto: TensorProto,
-  field: 4 | 10,
-  runs: Uint8Array[] = [],
-  visit: (view: DataView, at: number) => void,
-) {
-  const size = field === 4 ? 4 : 8;
-  for (const run of runs) {
-    const view = new DataView(run.buffer, run.byteOffset, run.byteLength);
-    for (let at = 0; at + size <= run.length; at += size) visit(view, at);
-  }
-  const tag = (field << 3) | (field === 4 ? 5 : 1);
-  for (const run of unknownsOf(proto))
-    if (run[0] === tag) visit(new DataView(run.buffer, run.byteOffset, run.byteLength), 1);
+  packed: readonly Uint8Array[] = [],
+  field: number,
+  wireType: number,
+): readonly Uint8Array[] {
+  const tag = (field << 3) | wireType;
+  const single = (proto.$unknowns ?? []).filter((bytes) => bytes[0] === tag).map((bytes) => bytes.subarray(1));
+  return single.length > 0 ? [...packed, ...single] : packed;
 }
 
-function varintRuns(proto: TensorProto, field: 5 | 7 | 11, runs: Uint8Array[] = [], visit: (value: bigint) => void) {
-  for (const run of runs) for (let at = 0; at < run.length; ) at = readVarint(run, at, visit);
-  for (const run of unknownsOf(proto)) if (run[0] === field << 3) readVarint(run, 1, visit);
+/** Elements narrower than their varints keep the low bits; those below eight bits are packed into bytes already. */
+function varintBytes(tensor: Tensor, runs: readonly Uint8Array[], expected: number): Uint8Array {
+  const width = Math.max(1, (BITS[tensor.elem] ?? 0) / 8);
+  const count = expected / width;
+  const needed = `${count} numbers`;
+  const present = runs.reduce((sum, run) => sum + run.length, 0);
+  // Every number takes at least a byte: a hostile shape is refused before anything is allocated.
+  if (present < count) throw badLength(tensor, `${present} bytes of data`, needed);
+  const bytes = new Uint8Array(expected);
+  const view = new DataView(bytes.buffer);
+  const halves: [number, number] = [0, 0];
+  let index = 0;
+  for (const run of runs)
+    for (let at = 0; at < run.length; index++) {
+      at = readVarint(run, at, halves, tensor);
+      if (index >= count) throw badLength(tensor, `more than ${count} numbers`, needed);
+      const [low, high] = halves;
+      if (tensor.elem === 'bool') bytes[index] = low | high ? 1 : 0;
+      else if (width === 1) bytes[index] = low;
+      else if (width === 2) view.setUint16(2 * index, low, true);
+      else view.setUint32(width * index, low, true);
+      if (width === 8) view.setUint32(8 * index + 4, high, true);
+    }
+  if (index < count) throw badLength(tensor, `${index} numbers`, needed);
+  return bytes;
 }
 
-function readVarint(bytes: Uint8Array, start: number, visit: (value: bigint) => void): number {
-  const first = bytes[start] as number;
-  if (first < 128) {
-    visit(BigInt(first));
-    return start + 1;
+/** Reads one varint into its low and high 32 bits and returns where it ends. */
+function readVarint(bytes: Uint8Array, start: number, halves: [number, number], tensor: Tensor): number {
+  let low = 0;
+  let high = 0;
+  for (let at = start, shift = 0; shift < 70; at++, shift += 7) {
+    const byte = bytes[at];
+    if (byte === undefined) break;
+    const bits = byte & 127;
+    if (shift < 32) low |= bits << shift;
+    if (shift === 28) high = bits >> 4;
+    else if (shift > 28) high |= bits << (shift - 32);
+    if (byte < 128) {
+      halves[0] = low;
+      halves[1] = high;
+      return at + 1;
+    }
   }
-  let value = 0n;
-  let at = start;
-  for (let shift = 0n; shift < 70n; shift += 7n) {
-    const byte = bytes[at++];
-    if (byte === undefined)
-      throw new SisyphusError('tensor', 'a number is cut off inside a tensor; the file is damaged');
-    value |= BigInt(byte & 127) << shift;
-    if (byte < 128) break;
-  }
-  visit(BigInt.asUintN(64, value));
-  return at;
-}
-
-function exactNumber(value: bigint, tensor: Tensor): number {
-  const number = Number(value);
-  if (!Number.isSafeInteger(number))
-    throw new SisyphusError('tensor', `tensor '${tensor.name}': ${value} does not fit 53 bits`);
-  return number;
+  throw new SisyphusError('tensor', `tensor '${tensor.name}': a number in its data is cut off; the file is damaged`);
 }
 
 const scratch = new DataView(new ArrayBuffer(8));
@@ -334,12 +365,7 @@ export function bfloat16ToNumber(bits: number): number {
   return scratch.getFloat32(0);
 }
 
-export function numberToBfloat16(value: number): number {
-  scratch.setFloat32(0, value);
-  const bits = scratch.getUint32(0);
-  if (Number.isNaN(value)) return (bits >>> 16) | 0x40;
-  return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff; // to nearest, ties to even
-}
+export const numberToBfloat16 = (value: number): number => encodeFloat(value, 7, 127);
 
 export function float16ToNumber(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
@@ -350,16 +376,23 @@ export function float16ToNumber(bits: number): number {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
-export function numberToFloat16(value: number): number {
-  if (Number.isNaN(value)) return 0x7e00;
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+export const numberToFloat16 = (value: number): number => encodeFloat(value, 10, 15);
+
+/** The 16-bit pattern with a `fraction` of so many bits that is nearest to a number; ties go to the even one. */
+function encodeFloat(value: number, fraction: number, bias: number): number {
+  const infinity = (2 * bias + 1) << fraction;
+  if (Number.isNaN(value)) return infinity | (1 << (fraction - 1));
+  scratch.setFloat64(0, value);
+  const top = scratch.getUint32(0);
+  const sign = top >>> 31 ? 0x8000 : 0;
+  const exponent = ((top >>> 20) & 0x7ff) - 1023;
+  if (exponent > bias) return sign | infinity;
   const magnitude = Math.abs(value);
-  if (magnitude >= 65520) return sign | 0x7c00; // rounds to infinity
-  if (magnitude < 2 ** -14) return sign | roundHalfEven(magnitude * 2 ** 24);
-  const exponent = Math.floor(Math.log2(magnitude));
-  // log2 may round up just below a power of two; the carry of the fraction corrects the other direction.
-  const fixed = magnitude < 2 ** exponent ? exponent - 1 : exponent;
-  return sign | (((fixed + 15) << 10) + roundHalfEven((magnitude / 2 ** fixed - 1) * 1024));
+  // Below the normal numbers the spacing stays that of the smallest of them. A carry runs on into the exponent.
+  const lowest = 1 - bias;
+  if (exponent < lowest) return sign | roundHalfEven(magnitude * 2 ** (fraction - lowest));
+  const bits = roundHalfEven((magnitude / 2 ** exponent - 1) * 2 ** fraction);
+  return sign | (((exponent + bias) << fraction) + bits);
 }
 
 function roundHalfEven(value: number): number {

@@ -1,8 +1,8 @@
 /** The invariants of a well-formed model, as a list of what breaks them. */
 import { SisyphusError } from '../errors.ts';
-import type { Body, LocalFunction, Model, Node, Value } from './ir.ts';
-import { rawBytes } from './tensor.ts';
-import { allBodies, bodiesWithin, functionTable, topologicalOrder } from './walk.ts';
+import type { Body, Graph, Model, Node, Value } from './ir.ts';
+import { rawBytes, type Tensor } from './tensor.ts';
+import { allBodies, bodiesWithin, callOrder, topologicalOrder } from './walk.ts';
 
 /** The versions that this program knows the meaning of. */
 export const OPSETS = { min: 7, max: 23 } as const;
@@ -14,9 +14,11 @@ export const MAX_IR = 13;
  * @returns one sentence for each problem; empty for a well-formed model
  */
 export function verify(model: Model): string[] {
-  const problems = [...versionProblems(model), ...callCycles(model)];
+  let problems = versionProblems(model);
+  for (const fn of callOrder(model).recursive) problems.push(`the function ${fn.domain}.${fn.name} calls itself`);
   for (const body of allBodies(model)) {
-    problems.push(...definitionProblems(body), ...linkProblems(body));
+    // Damaged files have more problems than a call has room for arguments.
+    problems = problems.concat(definitionProblems(body), linkProblems(body));
     const order = topologicalOrder(body);
     if (order.length < body.nodes.length) {
       const inOrder = new Set(order);
@@ -78,16 +80,9 @@ function definitionProblems(body: Body): string[] {
   if (body.inputs.length !== new Set(body.inputs.map(({ value }) => value)).size)
     problems.push(`${describe(body)} lists an input twice`);
   if (body.kind === 'graph') {
-    const seen = new Map<Value, Uint8Array>();
-    for (const { value, tensor } of body.initializers) {
-      define(value, 'an initializer');
-      const earlier = seen.get(value);
-      // The same data twice is harmless; different data under one name has no meaning.
-      if (seen.has(value) && (!earlier || tensor.external || !Buffer.from(rawBytes(tensor)).equals(earlier)))
-        problems.push(`the initializer '${value.name}' is defined twice with different data`);
-      if (body.initializers.length !== new Set(body.initializers.map((entry) => entry.value)).size)
-        seen.set(value, tensor.external ? new Uint8Array() : rawBytes(tensor));
-    }
+    for (const { value } of body.initializers) define(value, 'an initializer');
+    for (const name of conflictingInitializers(body))
+      problems.push(`the initializer '${name}' is defined twice with different data`);
   }
   for (const node of body.nodes) for (const value of node.outputs) if (value) define(value, label(node));
   for (const node of body.nodes)
@@ -96,6 +91,31 @@ function definitionProblems(body: Body): string[] {
   for (const { value } of body.outputs)
     if (!isDefined(value)) problems.push(`${describe(body)} returns '${value.name}', which nothing defines`);
   return problems;
+}
+
+/** The same data twice is harmless; different data under one name has no meaning. */
+function conflictingInitializers(graph: Graph): string[] {
+  const first = new Map<Value, Tensor>();
+  return graph.initializers.flatMap(({ value, tensor }) => {
+    const earlier = first.get(value);
+    if (!earlier) first.set(value, tensor);
+    return earlier && !sameData(earlier, tensor) ? [value.name] : [];
+  });
+}
+
+function sameData(a: Tensor, b: Tensor): boolean {
+  if (a.elem !== b.elem || `${a.dims}` !== `${b.dims}`) return false;
+  if (a.elem === 'string') {
+    const strings = (tensor: Tensor) => (tensor.proto.string_data ?? []).map((bytes) => Buffer.from(bytes));
+    const others = strings(b);
+    return strings(a).every((bytes, i) => others[i]?.equals(bytes));
+  }
+  try {
+    return Buffer.from(rawBytes(a)).equals(rawBytes(b));
+  } catch (cause) {
+    if (cause instanceof SisyphusError) return false;
+    throw cause;
+  }
 }
 
 const isDefined = (value: Value) =>
@@ -113,34 +133,13 @@ function linkProblems(body: Body): string[] {
   const problems: string[] = [];
   for (const node of body.nodes) {
     if (node.body !== body) problems.push(`${label(node)} does not know the graph it is in`);
-    for (const value of new Set(node.inputs))
-      if (value && value.users.get(node) !== node.inputs.filter((input) => input === value).length)
-        problems.push(`'${value.name}' does not know its reader ${label(node)}`);
+    const reads = new Map<Value, number>();
+    for (const value of node.inputs) if (value) reads.set(value, (reads.get(value) ?? 0) + 1);
+    for (const [value, times] of reads)
+      if (value.users.get(node) !== times) problems.push(`'${value.name}' does not know its reader ${label(node)}`);
     for (const [index, value] of node.outputs.entries())
       if (value && (value.producer !== node || value.index !== index))
         problems.push(`'${value.name}' does not know its producer ${label(node)}`);
   }
-  return problems;
-}
-
-function callCycles(model: Model): string[] {
-  const find = functionTable(model);
-  const state = new Map<LocalFunction, 'open' | 'done'>();
-  const problems: string[] = [];
-  const visit = (fn: LocalFunction) => {
-    if (state.get(fn) === 'done') return;
-    if (state.get(fn) === 'open') {
-      problems.push(`the function ${fn.domain}.${fn.name} calls itself`);
-      return;
-    }
-    state.set(fn, 'open');
-    for (const body of bodiesWithin(fn))
-      for (const node of body.nodes) {
-        const called = find(node);
-        if (called) visit(called);
-      }
-    state.set(fn, 'done');
-  };
-  for (const fn of model.functions) visit(fn);
   return problems;
 }

@@ -42,27 +42,47 @@ export function functionTable(model: Model): (node: Node) => LocalFunction | und
   return (node) => table.get(key(node.domain, node.op, node.proto?.overload ?? ''));
 }
 
+/** Functions in an order in which each comes before those that it calls, and one function of each cycle of calls. */
+export function callOrder(model: Model): { order: LocalFunction[]; recursive: LocalFunction[] } {
+  const find = functionTable(model);
+  const calls = (fn: LocalFunction) =>
+    [...bodiesWithin(fn)].flatMap((body) => body.nodes.map(find).filter((called) => called !== undefined));
+  const state = new Map<LocalFunction, 'open' | 'done'>();
+  const finished: LocalFunction[] = [];
+  const recursive: LocalFunction[] = [];
+  // A stack of its own: chains of calls may be longer than the engine's.
+  for (const start of model.functions) {
+    const stack = state.has(start) ? [] : [{ fn: start, calls: calls(start) }];
+    state.set(start, state.get(start) ?? 'open');
+    for (let top = stack.at(-1); top; top = stack.at(-1)) {
+      const next = top.calls.pop();
+      if (!next) {
+        stack.pop();
+        state.set(top.fn, 'done');
+        finished.push(top.fn);
+      } else if (state.get(next) === 'open') recursive.push(next);
+      else if (!state.has(next)) {
+        state.set(next, 'open');
+        stack.push({ fn: next, calls: calls(next) });
+      }
+    }
+  }
+  return { order: finished.reverse(), recursive };
+}
+
 /** How many times one run of the model executes each function: call sites, multiplied along the chains of calls. */
 export function callCounts(model: Model): Map<LocalFunction, number> {
   const find = functionTable(model);
-  const callers = new Map<LocalFunction, Body[]>();
-  for (const root of [model.graph, ...model.functions])
+  const counts = new Map(model.functions.map((fn) => [fn, 0]));
+  const addCalls = (root: Body, times: number) => {
     for (const body of bodiesWithin(root))
       for (const node of body.nodes) {
         const fn = find(node);
-        if (fn) callers.set(fn, [...(callers.get(fn) ?? []), root]);
+        if (fn) counts.set(fn, (counts.get(fn) ?? 0) + times);
       }
-  const counts = new Map<LocalFunction, number>();
-  const count = (body: Body): number => {
-    if (body.kind === 'graph') return 1;
-    const known = counts.get(body);
-    if (known !== undefined) return known;
-    counts.set(body, 0); // recursion is not ONNX; `verify` reports it
-    const total = (callers.get(body) ?? []).reduce((sum, caller) => sum + count(caller), 0);
-    counts.set(body, total);
-    return total;
   };
-  for (const fn of model.functions) count(fn);
+  addCalls(model.graph, 1);
+  for (const fn of callOrder(model).order) addCalls(fn, counts.get(fn) ?? 0);
   return counts;
 }
 

@@ -73,6 +73,7 @@ export interface AttributeProto extends Message {
   graphs?: GraphProto[];
   ref_attr_name?: string;
   sparse_tensor?: SparseTensorProto;
+  sparse_tensors?: SparseTensorProto[];
 }
 export interface NodeProto extends Message {
   input?: string[];
@@ -138,12 +139,12 @@ export function message<T extends Message>(name: string, fields: T): T {
 
 /** A shallow copy that also carries the unknown fields, with `changes` applied; `undefined` removes a field. */
 export function copyMessage<T extends Message>(source: T, changes: { [K in keyof T]?: T[K] | undefined } = {}): T {
-  const copy = Object.create(Object.getPrototypeOf(source), Object.getOwnPropertyDescriptors(source)) as T;
-  for (const [key, value] of Object.entries(changes)) {
-    if (value === undefined) delete (copy as Record<string, unknown>)[key];
-    else (copy as Record<string, unknown>)[key] = value;
-  }
-  return copy;
+  const copy: Record<string, unknown> = Object.create(Object.getPrototypeOf(source));
+  const { $unknowns, ...fields } = { $unknowns: source.$unknowns, ...source, ...changes };
+  for (const [key, value] of Object.entries(fields)) if (value !== undefined) copy[key] = value;
+  // As protobufjs keeps them: out of sight of everything that enumerates fields.
+  if ($unknowns) Object.defineProperty(copy, '$unknowns', { value: $unknowns, writable: true, configurable: true });
+  return copy as unknown as T;
 }
 
 /**

@@ -1,12 +1,22 @@
 /** IR -> messages -> files. What the IR does not model is taken over from the message that was read. */
-import { createWriteStream } from 'node:fs';
-import { open, rename, rm, stat } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { finished } from 'node:stream/promises';
 import { SisyphusError } from '../errors.ts';
 import type { Attribute, Graph, LocalFunction, Model, Node, Port } from './ir.ts';
 import { fileError } from './read.ts';
-import { byteLength, type ExternalRange, rawBytes, type Tensor } from './tensor.ts';
+import {
+  byteLength,
+  changed,
+  type ExternalRange,
+  fileStamp,
+  isExternal,
+  isUnpackedData,
+  rawBytes,
+  type Tensor,
+  tensorFromProto,
+} from './tensor.ts';
+import { allBodies } from './walk.ts';
 import {
   type AttributeProto,
   copyMessage,
@@ -25,7 +35,10 @@ import {
 export interface WriteOptions {
   /** Replace an existing file. Default: refuse. */
   readonly force?: boolean;
-  /** Put the weights into `FILE.data`. Default: when the model came so, or when it nears protobuf's 2 GiB. */
+  /**
+   * Put the weights into `FILE.data`. Default: when the model came so, or when it nears protobuf's 2 GiB. Constants
+   * inside of nodes go there only if they came from such a file.
+   */
   readonly externalData?: boolean;
   /** Stops writing and removes what was written. */
   readonly signal?: AbortSignal;
@@ -38,6 +51,9 @@ const EXTERNAL_MINIMUM = 1024;
 /** Offsets are multiples of the page size, so that consumers can map the file. */
 const ALIGNMENT = 4096;
 const COPY_CHUNK = 1 << 22;
+/** How much is written between two looks at the abort signal. */
+const WRITE_BATCH = 1 << 25;
+const PROTOBUF_LIMIT = 2 ** 31;
 
 /** The model as bytes, in chunks that are partly views of what was read. External data stays where it is. */
 export function encode(model: Model): Uint8Array[] {
@@ -50,7 +66,9 @@ export function encode(model: Model): Uint8Array[] {
  */
 export function serialize(model: Model, options: { inline?: boolean } = {}): Uint8Array {
   const proto = modelToProto(model, options.inline ? inlineTensor : keepTensor);
-  return Buffer.concat(encodeModel(proto));
+  const chunks = encodeModel(proto);
+  checkedSize(chunks, 'the model');
+  return Buffer.concat(chunks);
 }
 
 /**
@@ -59,27 +77,25 @@ export function serialize(model: Model, options: { inline?: boolean } = {}): Uin
  * @throws SisyphusError `file` (exists without `force`, no space, …), `aborted`
  */
 export async function writeModel(model: Model, file: string, options: WriteOptions = {}): Promise<Map<string, number>> {
-  const tensors = model.graph.initializers.map(({ tensor }) => tensor);
+  const tensors = [...dataTensors(model)];
   const cameExternal = tensors.some((tensor) => tensor.external);
   const inlineSize = tensors.reduce((sum, tensor) => sum + inlineBytes(tensor), 0);
   const external = options.externalData ?? (cameExternal || inlineSize > INLINE_LIMIT);
+  if (!external && inlineSize >= PROTOBUF_LIMIT) throw tooLarge(file, inlineSize);
+  const layout = external ? planExternal(tensors) : null;
   const dataFile = `${file}.data`;
-  const targets = external ? [file, dataFile] : [file];
-  if (!options.force) for (const target of targets) await refuseExisting(target);
+  const targets = layout ? [file, dataFile] : [file];
+  for (const target of targets) await refuseExisting(target, options.force ?? false);
 
-  const temporary = targets.map((target) => `${target}.${process.pid}.tmp`);
+  const suffix = `${randomBytes(6).toString('hex')}.tmp`;
+  const temporary = targets.map((target) => `${target}.${suffix}`);
   try {
-    const layout = external ? planExternal(tensors) : null;
     if (layout) await writeData(layout, temporary[1] as string, options.signal);
     const place = layout ? externalizer(layout, path.basename(dataFile)) : inlineTensor;
     const chunks = encodeModel(modelToProto(model, place));
-    const size = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
-    if (size >= 2 ** 31)
-      throw new SisyphusError(
-        'too-large',
-        `${file}: ${size} bytes, beyond protobuf's 2 GiB; write with --external-data`,
-      );
+    const size = checkedSize(chunks, file);
     await writeChunks(chunks, temporary[0] as string, options.signal);
+    options.signal?.throwIfAborted();
     // The data first: a model must never stand there without it.
     for (let i = targets.length - 1; i >= 0; i--) await rename(temporary[i] as string, targets[i] as string);
     return new Map(
@@ -91,7 +107,7 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
         : [[file, size]],
     );
   } catch (cause) {
-    for (const target of temporary) await rm(target, { force: true });
+    for (const target of temporary) await rm(target, { force: true }).catch(() => {}); // the first failure is the one to tell
     if (cause instanceof SisyphusError) throw cause;
     if (options.signal?.aborted)
       throw new SisyphusError('aborted', `${file}: interrupted; nothing was written`, { cause });
@@ -99,38 +115,78 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
   }
 }
 
-async function refuseExisting(file: string): Promise<void> {
-  const exists = await stat(file).then(
-    () => true,
-    () => false,
-  );
-  if (exists)
+function checkedSize(chunks: readonly Uint8Array[], what: string): number {
+  const size = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+  if (size >= PROTOBUF_LIMIT) throw tooLarge(what, size);
+  return size;
+}
+
+function tooLarge(what: string, size: number): SisyphusError {
+  const limit = `${what}: ${size} bytes, beyond protobuf's 2 GiB`;
+  return new SisyphusError('too-large', `${limit}; write with --external-data`);
+}
+
+async function refuseExisting(file: string, force: boolean): Promise<void> {
+  const found = await stat(file).catch(() => null);
+  if (found?.isDirectory()) throw new SisyphusError('file', `${file}: is a folder; give the name of a file with -o`);
+  if (found && !force)
     throw new SisyphusError('file', `${file}: exists already; give --force to replace it, or another name with -o`);
 }
 
-async function writeChunks(chunks: Uint8Array[], file: string, signal?: AbortSignal): Promise<void> {
+async function writeChunks(chunks: readonly Uint8Array[], file: string, signal?: AbortSignal): Promise<void> {
   const handle = await open(file, 'wx');
   try {
-    // Many small chunks (one for each node) are gathered; large ones go out as they are.
-    for (let start = 0; start < chunks.length; start += 512) {
+    for (const batch of batches(chunks)) {
       signal?.throwIfAborted();
-      const batch = chunks.slice(start, start + 512);
-      const { bytesWritten } = await handle.writev(batch);
-      await writeRest(handle, batch, bytesWritten);
+      await writeAll(handle, batch, null);
     }
   } finally {
     await handle.close();
   }
 }
 
-/** The system may write less than it was given (2 GiB at most a call, or a disk that fills up). */
-async function writeRest(handle: Awaited<ReturnType<typeof open>>, chunks: Uint8Array[], done: number): Promise<void> {
-  let skip = done;
-  for (const chunk of chunks) {
-    if (skip < chunk.length) await handle.writeFile(chunk.subarray(skip));
-    skip = Math.max(0, skip - chunk.length);
+/** Many small chunks (about one for each node) go out together, and a large one in parts. */
+function* batches(chunks: readonly Uint8Array[]): Generator<Uint8Array[]> {
+  let batch: Uint8Array[] = [];
+  let size = 0;
+  for (const chunk of chunks)
+    for (let start = 0; start < chunk.length; start += WRITE_BATCH) {
+      const part = chunk.subarray(start, start + WRITE_BATCH);
+      batch.push(part);
+      size += part.length;
+      if (size < WRITE_BATCH && batch.length < 512) continue;
+      yield batch;
+      batch = [];
+      size = 0;
+    }
+  yield batch;
+}
+
+/** The system may write less than it was given, as on a disk that fills up. `position` null: where the last write ended. */
+async function writeAll(handle: FileHandle, chunks: readonly Uint8Array[], position: number | null): Promise<void> {
+  let rest = chunks.filter((chunk) => chunk.length > 0);
+  for (let at = position; rest.length > 0; ) {
+    let { bytesWritten } = await handle.writev(rest, at ?? undefined);
+    if (at !== null) at += bytesWritten;
+    rest = rest.flatMap((chunk) => {
+      const done = Math.min(bytesWritten, chunk.length);
+      bytesWritten -= done;
+      return done < chunk.length ? [chunk.subarray(done)] : [];
+    });
   }
 }
+
+/** All tensors whose data may lie outside of the model file: initializers, and those within attributes that came so. */
+function* dataTensors(model: Model): Generator<Tensor> {
+  for (const body of allBodies(model)) {
+    if (body.kind === 'graph') for (const { tensor } of body.initializers) yield tensor;
+    else for (const proto of body.proto.attribute_proto ?? []) yield* externalTensors(proto);
+    for (const node of body.nodes) for (const { proto } of node.attributes) yield* externalTensors(proto);
+  }
+}
+
+const externalTensors = (proto: AttributeProto): Tensor[] =>
+  [...(proto.t ? [proto.t] : []), ...(proto.tensors ?? [])].filter(isExternal).map((tensor) => tensorFromProto(tensor));
 
 /** Bytes that a tensor takes when it is written into the model file. */
 function inlineBytes(tensor: Tensor): number {
@@ -150,63 +206,60 @@ function inlineBytes(tensor: Tensor): number {
   );
 }
 
+/** Where the data goes, by message: the same data under two names is written once. Gaps between tensors are holes. */
 interface DataLayout {
-  readonly places: Map<Tensor, { offset: number; length: number }>;
+  readonly places: Map<TensorProto, { tensor: Tensor; offset: number; length: number }>;
   readonly size: number;
 }
 
-function planExternal(tensors: readonly Tensor[]): DataLayout {
+/** null where no tensor is large enough to be moved. */
+function planExternal(tensors: readonly Tensor[]): DataLayout | null {
   const places: DataLayout['places'] = new Map();
   let end = 0;
   for (const tensor of tensors) {
-    if (tensor.elem === 'string' || tensor.elem === 'undefined') continue;
+    if (places.has(tensor.proto) || tensor.elem === 'string' || tensor.elem === 'undefined') continue;
     const length = byteLength(tensor.elem, tensor.dims);
     if (length < EXTERNAL_MINIMUM && !tensor.external) continue;
     const offset = Math.ceil(end / ALIGNMENT) * ALIGNMENT;
-    places.set(tensor, { offset, length });
+    places.set(tensor.proto, { tensor, offset, length });
     end = offset + length;
   }
-  return { places, size: end };
+  return places.size > 0 ? { places, size: end } : null;
 }
 
 async function writeData(layout: DataLayout, file: string, signal?: AbortSignal): Promise<void> {
-  const stream = createWriteStream(file, { flags: 'wx', highWaterMark: COPY_CHUNK });
-  const done = finished(stream);
-  done.catch(() => {}); // reported below; a rejection must not go unhandled while the loop still runs
-  const put = async (bytes: Uint8Array) => {
-    signal?.throwIfAborted();
-    if (!stream.write(bytes))
-      await Promise.race([new Promise<void>((resolve) => stream.once('drain', () => resolve())), done]);
-  };
-  let at = 0;
+  const handle = await open(file, 'wx');
   try {
-    for (const [tensor, { offset, length }] of layout.places) {
-      if (offset > at) await put(new Uint8Array(offset - at));
-      if (tensor.external) await copyRange(tensor.external, put);
-      else await put(rawBytes(tensor));
-      at = offset + length;
-    }
-  } catch (cause) {
-    stream.destroy();
-    throw cause;
+    for (const { tensor, offset } of layout.places.values())
+      if (tensor.external) await copyRange(tensor.external, handle, offset, signal);
+      else
+        for (let done = 0, bytes = rawBytes(tensor); done < bytes.length; done += WRITE_BATCH) {
+          signal?.throwIfAborted();
+          await writeAll(handle, [bytes.subarray(done, done + WRITE_BATCH)], offset + done);
+        }
+    await handle.truncate(layout.size); // in case it ends with an empty tensor
+  } finally {
+    await handle.close();
   }
-  stream.end();
-  await done;
 }
 
-async function copyRange(range: ExternalRange, put: (bytes: Uint8Array) => Promise<void>): Promise<void> {
-  const handle = await open(range.path, 'r');
+async function copyRange(range: ExternalRange, to: FileHandle, position: number, signal?: AbortSignal): Promise<void> {
+  const from = await open(range.path, 'r').catch((cause) => {
+    throw changed(range, cause);
+  });
   try {
+    if (fileStamp(await from.stat()) !== range.stamp) throw changed(range);
+    const buffer = Buffer.allocUnsafe(Math.min(COPY_CHUNK, range.length));
     for (let done = 0; done < range.length; ) {
-      const buffer = Buffer.allocUnsafe(Math.min(COPY_CHUNK, range.length - done));
-      const { bytesRead } = await handle.read(buffer, 0, buffer.length, range.offset + done);
-      if (bytesRead === 0)
-        throw new SisyphusError('external-data', `${range.path}: ends before byte ${range.offset + range.length}`);
-      await put(buffer.subarray(0, bytesRead));
+      signal?.throwIfAborted();
+      const wanted = Math.min(buffer.length, range.length - done);
+      const { bytesRead } = await from.read(buffer, 0, wanted, range.offset + done);
+      if (bytesRead === 0) throw changed(range);
+      await writeAll(to, [buffer.subarray(0, bytesRead)], position + done);
       done += bytesRead;
     }
   } finally {
-    await handle.close();
+    await from.close();
   }
 }
 
@@ -221,16 +274,18 @@ function inlineTensor(tensor: Tensor): TensorProto {
 
 function externalizer(layout: DataLayout, location: string): PlaceTensor {
   return (tensor) => {
-    const place = layout.places.get(tensor);
-    if (!place) return tensor.proto;
+    const { proto } = tensor;
+    const place = layout.places.get(proto);
+    if (!place) return proto;
     const entries = { location, offset: String(place.offset), length: String(place.length) };
-    return copyMessage(tensor.proto, {
+    return copyMessage(proto, {
       raw_data: undefined,
       float_data: undefined,
       int32_data: undefined,
       int64_data: undefined,
       double_data: undefined,
       uint64_data: undefined,
+      $unknowns: proto.$unknowns?.filter((bytes) => !isUnpackedData(bytes)),
       external_data: Object.entries(entries).map(([key, value]) =>
         message<StringEntry>('StringStringEntryProto', { key, value }),
       ),
@@ -244,7 +299,10 @@ export function modelToProto(model: Model, place: PlaceTensor = keepTensor): Mod
   return copyMessage(model.proto, {
     graph: graphToProto(model.graph, place),
     opset_import: opsetsToProto(model.proto.opset_import, model.opsets),
-    functions: model.functions.length > 0 || model.proto.functions ? model.functions.map(functionToProto) : undefined,
+    functions:
+      model.functions.length > 0 || model.proto.functions
+        ? model.functions.map((fn) => functionToProto(fn, place))
+        : undefined,
     metadata_props: [...model.metadata],
   });
 }
@@ -256,9 +314,9 @@ function opsetsToProto(read: OpsetProto[] = [], opsets: ReadonlyMap<string, numb
   });
 }
 
-function graphToProto(graph: Graph, place: PlaceTensor = keepTensor): GraphProto {
+function graphToProto(graph: Graph, place: PlaceTensor): GraphProto {
   return copyMessage(graph.proto, {
-    node: graph.nodes.map(nodeToProto),
+    node: graph.nodes.map((node) => nodeToProto(node, place)),
     initializer: graph.initializers.map(({ value, tensor }) => {
       const proto = place(tensor);
       return (proto.name ?? '') === value.name ? proto : copyMessage(proto, { name: value.name });
@@ -269,9 +327,12 @@ function graphToProto(graph: Graph, place: PlaceTensor = keepTensor): GraphProto
   });
 }
 
-function functionToProto(fn: LocalFunction): FunctionProto {
+function functionToProto(fn: LocalFunction, place: PlaceTensor): FunctionProto {
   return copyMessage(fn.proto, {
-    node: fn.nodes.map(nodeToProto),
+    node: fn.nodes.map((node) => nodeToProto(node, place)),
+    ...(fn.proto.attribute_proto && {
+      attribute_proto: fn.proto.attribute_proto.map((attribute) => placeTensors(attribute, place)),
+    }),
     input: fn.inputs.map(({ value }) => value.name),
     output: fn.outputs.map(({ value }) => value.name),
     value_info: fn.valueInfo.map(portToProto),
@@ -284,11 +345,11 @@ function portToProto({ value, info }: Port): ValueInfoProto {
   return (info.name ?? '') === value.name ? info : copyMessage(info, { name: value.name });
 }
 
-function nodeToProto(node: Node): NodeProto {
+function nodeToProto(node: Node, place: PlaceTensor): NodeProto {
   const changes = {
     input: node.inputs.map((value) => value?.name ?? ''),
     output: node.outputs.map((value) => value?.name ?? ''),
-    attribute: node.attributes.map(attributeToProto),
+    attribute: node.attributes.map((attribute) => attributeToProto(attribute, place)),
   };
   if (node.proto) return copyMessage(node.proto, changes);
   const identity = {
@@ -299,13 +360,21 @@ function nodeToProto(node: Node): NodeProto {
   return message<NodeProto>('NodeProto', { ...changes, ...identity });
 }
 
-function attributeToProto(attribute: Attribute): AttributeProto {
-  if (attribute.graphs.length === 0) return attribute.proto;
-  const graphs = attribute.graphs.map((graph) => graphToProto(graph));
-  const single = attribute.proto.g !== undefined && attribute.proto.g !== null;
+function attributeToProto(attribute: Attribute, place: PlaceTensor): AttributeProto {
+  const proto = placeTensors(attribute.proto, place);
+  if (attribute.graphs.length === 0) return proto;
+  const graphs = attribute.graphs.map((graph) => graphToProto(graph, place));
+  const single = proto.g !== undefined && proto.g !== null;
   const rest = single ? graphs.slice(1) : graphs;
-  return copyMessage(attribute.proto, {
-    g: single ? graphs[0] : undefined,
-    graphs: rest.length > 0 ? rest : undefined,
+  return copyMessage(proto, { g: single ? graphs[0] : undefined, graphs: rest.length > 0 ? rest : undefined });
+}
+
+/** Tensors of attributes stay where they are unless they came from another file, which the output may not reach. */
+function placeTensors(proto: AttributeProto, place: PlaceTensor): AttributeProto {
+  if (externalTensors(proto).length === 0) return proto;
+  const put = (tensor: TensorProto) => (isExternal(tensor) ? place(tensorFromProto(tensor)) : tensor);
+  return copyMessage(proto, {
+    ...(proto.t && { t: put(proto.t) }),
+    ...(proto.tensors && { tensors: proto.tensors.map(put) }),
   });
 }

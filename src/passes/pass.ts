@@ -5,7 +5,7 @@ import type { Model, Node } from '../graph/ir.ts';
  * One rewrite. It changes the model it is given (`cloneModel` first to keep the original) and says what it did.
  * Checks come before changes: a site is either rewritten whole or left as it was, with a reason.
  */
-export interface Pass<Options = void> {
+export interface Pass<Options = Record<never, never>> {
   /** Also its name on the command line: a verb (drop, fold, insert, replace, set) and what it is done to. */
   readonly name: string;
   readonly summary: string;

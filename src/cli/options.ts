@@ -1,0 +1,13 @@
+/** Parsers of option values. */
+import { InvalidArgumentError } from 'commander';
+
+/** For options that may be given several times. */
+export const collect = (value: string, previous: string[] = []): string[] => [...previous, value];
+
+/** A whole number in a range. */
+export const wholeNumber = (option: string, min: number, max: number) => (value: string) => {
+  const number = Number(value);
+  if (value.trim() === '' || !Number.isInteger(number) || number < min || number > max)
+    throw new InvalidArgumentError(`${option} takes a whole number from ${min} to ${max}.`);
+  return number;
+};

@@ -1,0 +1,90 @@
+/** What the CLI says, and where: results on stdout, or one JSON document there and everything for people on stderr. */
+import { styleText } from 'node:util';
+import Table from 'cli-table3';
+
+export interface CommonOptions {
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+  readonly verbose?: boolean;
+}
+
+export interface Output {
+  /** A line for people; left out with -q. */
+  say(line?: string): void;
+  /** A line that even -q leaves in. */
+  result(line: string): void;
+  /** Ends the command: prints the document with --json. */
+  finish(document: unknown): void;
+}
+
+/** @param binary stdout carries a model, so nothing else may go there */
+export function makeOutput(options: CommonOptions, binary = false): Output {
+  const toPeople = options.json || binary ? process.stderr : process.stdout;
+  return {
+    say: (line = '') => void (options.quiet || toPeople.write(`${line}\n`)),
+    result: (line) => void toPeople.write(`${line}\n`),
+    finish: (document) => void (options.json && process.stdout.write(`${JSON.stringify(document, null, 2)}\n`)),
+  };
+}
+
+export const dim = (text: string) => styleText('dim', text, { stream: process.stdout });
+export const bold = (text: string) => styleText('bold', text, { stream: process.stdout });
+export const warning = (text: string) => styleText('yellow', text, { stream: process.stderr });
+export const failure = (text: string) => styleText('red', text, { stream: process.stderr });
+
+/** Rows as aligned columns: the first to the left, numbers to the right. */
+export function table(
+  head: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+  numeric: boolean,
+): string {
+  const bare = { top: '', 'top-mid': '', 'top-left': '', 'top-right': '', bottom: '', 'bottom-mid': '' };
+  const borders = { 'bottom-left': '', 'bottom-right': '', left: '', 'left-mid': '', mid: '', 'mid-mid': '' };
+  const made = new Table({
+    head: [...head],
+    chars: { ...bare, ...borders, right: '', 'right-mid': '', middle: '  ' },
+    style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
+    colAligns: head.map((_, i) => (i > 0 && numeric ? 'right' : 'left')),
+  });
+  made.push(...rows.map((row) => [...row]));
+  return made
+    .toString()
+    .split('\n')
+    .map((line) => `  ${line.trimEnd()}`)
+    .join('\n');
+}
+
+const UNITS = ['B', 'kB', 'MB', 'GB'];
+/** 1234567 -> '1.2 MB' (powers of 1000). */
+export function bytes(count: number): string {
+  const power = Math.min(UNITS.length - 1, Math.max(0, Math.floor(Math.log10(Math.max(count, 1)) / 3)));
+  const scaled = count / 1000 ** power;
+  return `${power === 0 ? scaled : scaled.toFixed(1)} ${UNITS[power]}`;
+}
+
+/** 1234567 -> '1,234,567'. */
+export const thousands = (count: number): string => count.toLocaleString('en-US');
+
+/** A polynomial as people write it: '0.293 + 0.5 x + 0.1641 x^2'. */
+export function polynomialText(coefficients: readonly number[]): string {
+  const terms = coefficients.flatMap((c, k) => {
+    if (c === 0) return [];
+    const factor = k > 0 && Math.abs(c) === 1 ? '' : Number(Math.abs(c).toPrecision(4)).toString();
+    const variable = k === 0 ? '' : k === 1 ? 'x' : `x^${k}`;
+    return [{ sign: c < 0 ? '-' : '+', text: [factor, variable].filter(Boolean).join(' ') }];
+  });
+  const [first, ...rest] = terms;
+  if (!first) return '0';
+  return `${first.sign === '-' ? '-' : ''}${first.text}${rest.map(({ sign, text }) => ` ${sign} ${text}`).join('')}`;
+}
+
+/** Elements by key, in order of first appearance. */
+export function groupBy<T>(list: readonly T[], key: (element: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const element of list) {
+    const group = groups.get(key(element));
+    if (group) group.push(element);
+    else groups.set(key(element), [element]);
+  }
+  return groups;
+}

@@ -1,0 +1,172 @@
+import type { Command } from 'commander';
+import { didYouMean, SisyphusError } from '../errors.ts';
+import { readModel } from '../graph/read.ts';
+import { serialize } from '../graph/write.ts';
+import type { ModelSummary } from '../inspect.ts';
+import type { PassReport } from '../passes/pass.ts';
+import type { Replacement } from '../passes/replace-activation.ts';
+import { parseActivations } from '../passes/select-sites.ts';
+import { FORMS, type Form } from '../poly/plan.ts';
+import { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from '../rewrite.ts';
+import { VERSION } from '../version.ts';
+import { collect, wholeNumber } from './options.ts';
+import {
+  bold,
+  bytes,
+  type CommonOptions,
+  dim,
+  groupBy,
+  makeOutput,
+  type Output,
+  polynomialText,
+  table,
+  thousands,
+  warning,
+} from './output.ts';
+
+interface Flags extends CommonOptions, Omit<RewriteOptions, 'activations' | 'form' | 'passes'> {
+  readonly activations?: string;
+  readonly form?: string;
+  readonly passes?: string[];
+}
+
+export function rewriteCommand(program: Command, signal: AbortSignal): void {
+  program
+    .command('rewrite')
+    .summary('replace activations by polynomials, and other rewrites')
+    .description(
+      'Replaces the activations of an ONNX model by polynomials and writes MODEL.poly.onnx beside it. Other rewrites run\nbefore that with --passes (see `sisyphus passes`).',
+    )
+    .argument('<model>', 'ONNX file')
+    .option(
+      '--poly <spec>',
+      'deg=4,a=5 | taylor | quad | coeffs=c0:c1:c2, or GLOB=SPEC for some sites (repeatable)',
+      collect,
+    )
+    .option('--activations <kinds>', 'which functions: relu,gelu,… | relu-family | all (default: relu-family)')
+    .option('--only <glob>', 'only sites with such a name (repeatable)', collect)
+    .option('--skip <glob>', 'leave sites with such a name alone (repeatable)', collect)
+    .option('--form <form>', `how polynomials are evaluated: ${FORMS.join(' | ')} (default: least depth)`)
+    .option('--amm <file>', 'insert ApproxMinMaxNorm with the ranges of this statistics file')
+    .option('--mm', 'insert the true min-max normalisation, taken at run time')
+    .option('--passes <names>', 'passes to run first, in this order (comma-separated, repeatable)', collect)
+    .option('--opset <n>', 'convert to this opset first', wholeNumber('--opset', 7, 23))
+    .option(
+      '--check <n>',
+      'compare with the original on n random inputs after the exact passes',
+      wholeNumber('--check', 0, 1e6),
+    )
+    .option('--seed <n>', 'seed of the random inputs', wholeNumber('--seed', 0, 2 ** 32 - 1), 0)
+    .option('-o, --output <file>', "where to write; '-' for standard output")
+    .option('--external-data', 'put the weights into a file of their own, OUTPUT.data')
+    .option('--force', 'replace an existing output')
+    .option('--dry-run', 'do everything but write')
+    .action(async (file: string, flags: Flags) => {
+      const toStdout = flags.output === '-';
+      if (toStdout && flags.json) throw new SisyphusError('usage', '--json and -o - both want standard output');
+      const output = makeOutput(flags, toStdout);
+      const options = { ...toOptions(flags), signal };
+      output.say(dim(`sisyphus ${VERSION} rewrite ${file}`));
+      if (toStdout) {
+        const { model, ...report } = await rewriteModel(readModel(file), options, file);
+        tell(output, report, flags, null);
+        process.stdout.write(serialize(model, { inline: true }));
+        return;
+      }
+      const report = await rewrite(file, options);
+      tell(output, report, flags, report.size);
+      const written = Object.entries(report.files);
+      output.result(
+        written.length === 0
+          ? 'dry run: nothing was written'
+          : `wrote ${written.map(([name, size]) => `${name} (${bytes(size)})`).join(' and ')}`,
+      );
+      if (report.output) output.say(dim(`next: sisyphus inspect ${quoted(file)} ${quoted(report.output)}`));
+      output.finish(report);
+    });
+}
+
+const quoted = (path: string) => (/^[\w./@%+=:-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
+
+function toOptions(flags: Flags): RewriteOptions {
+  const { activations, form, passes, ...rest } = flags;
+  return {
+    ...rest,
+    ...(activations !== undefined && { activations: parseActivations(activations) }),
+    ...(form !== undefined && { form: parseForm(form) }),
+    ...(passes && { passes: passes.flatMap((names) => names.split(',')).filter(Boolean) }),
+  };
+}
+
+function parseForm(word: string): Form {
+  const form = FORMS.find((candidate) => candidate === word);
+  if (form) return form;
+  throw new SisyphusError('usage', `--form: unknown form '${word}'${didYouMean(word, FORMS)}`);
+}
+
+function tell(
+  output: Output,
+  report: Omit<ModelRewrite, 'model'>,
+  flags: Flags,
+  size: RewriteReport['size'] | null,
+): void {
+  for (const text of report.warnings) output.say(warning(`  ! ${text}`));
+  for (const pass of report.passes) tellPass(output, pass, flags.verbose ?? false);
+  if (report.check)
+    output.say(
+      'skipped' in report.check
+        ? `  check skipped: ${report.check.skipped}`
+        : `  check passed: ${report.check.runs} random inputs, largest difference ${report.check.maxError.toPrecision(3)} at a scale of ${report.check.scale.toPrecision(3)}`,
+    );
+  output.say(changes(report.before, report.after, size));
+}
+
+function tellPass(output: Output, report: PassReport, verbose: boolean): void {
+  const { applied, skipped } = report;
+  const folded = 'folded' in report && Array.isArray(report.folded) ? report.folded.length : 0;
+  output.say(
+    `  ${bold(report.pass)}: ${applied.length + folded} done${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}`,
+  );
+  if (report.pass === 'replace-activation' && applied.length + folded === 0)
+    output.say(
+      '    no eligible activation: nothing is replaced (--activations all would also take sigmoid, tanh, gelu, …)',
+    );
+  if (verbose) for (const { site, detail } of applied) output.say(`    ${site}: ${detail}`);
+  else for (const line of summary(applied)) output.say(`    ${line}`);
+  const reasons = groupBy(skipped, ({ reason }) => reason);
+  for (const [reason, sites] of reasons) {
+    const names = sites.map(({ site }) => site);
+    const shown =
+      verbose || names.length <= 3 ? names.join(', ') : `${names.slice(0, 2).join(', ')} and ${names.length - 2} more`;
+    output.say(`    skipped ${shown}: ${reason}`);
+  }
+}
+
+/** Sites that got the same polynomial on one line. */
+function summary(applied: PassReport['applied']): string[] {
+  const groups = groupBy(applied, (change) =>
+    'coefficients' in change ? JSON.stringify({ ...change, site: '', calls: 0 }) : change.detail,
+  );
+  return [...groups.values()].map((group) => {
+    const change = group[0] as Replacement;
+    if (!change.coefficients) return `${group.length} x ${change.detail}`;
+    const error = change.error ? `; off by at most ${change.error.max.toPrecision(3)} there` : '';
+    return `${group.length} x ${change.detail}: ${polynomialText(change.coefficients)}${error}`;
+  });
+}
+
+/** What differs between the two models; equal rows are left out. */
+function changes(before: ModelSummary, after: ModelSummary, size: RewriteReport['size'] | null): string {
+  const operators = [...new Set([...Object.keys(before.nodes), ...Object.keys(after.nodes)])].sort();
+  const rows: [string, string | number, string | number][] = [
+    ...operators.map((op): [string, number, number] => [op, before.nodes[op] ?? 0, after.nodes[op] ?? 0]),
+    ['opset', before.opsets['ai.onnx'] ?? '', after.opsets['ai.onnx'] ?? ''],
+    ['activation sites', before.sites.length, after.sites.length],
+    ['parameters', thousands(before.parameters), thousands(after.parameters)],
+    ['multiplicative depth', before.depth, after.depth],
+    ['non-polynomial operators', before.nonPolynomial, after.nonPolynomial],
+    ...(size ? [['size', bytes(size.before), bytes(size.after)] as [string, string, string]] : []),
+  ];
+  const changed = rows.filter(([, a, b]) => a !== b);
+  return changed.length === 0 ? '  the model is unchanged' : table(['', 'before', 'after'], changed, true);
+}

@@ -1,0 +1,161 @@
+/**
+ * Recognises an activation function in whatever way it is spelled. A few elementwise nodes that depend on one value and
+ * on constants are a function of one number: it is evaluated at sample points and compared with the known functions.
+ * This finds Max(x, 0), Where(x > 0, x, 0), Min(Max(x, 0), 6), x * sigmoid(x), 0.5 x (1 + erf(x / sqrt 2)), … alike.
+ */
+import { floatAttr, referenced } from '../graph/attributes.ts';
+import { constantScalar } from '../graph/constants.ts';
+import type { Model, Node, Value } from '../graph/ir.ts';
+import {
+  type Activation,
+  clip,
+  erf,
+  gelu,
+  hardSigmoid,
+  hardSwish,
+  leakyRelu,
+  mish,
+  relu,
+  sigmoidActivation,
+  silu,
+  softplusActivation,
+} from '../poly/activations.ts';
+
+type NumberFunction = (...args: number[]) => number;
+/** Operators as functions of numbers; those with attributes are made for the node. */
+const ELEMENTWISE: Record<string, (node: Node) => NumberFunction> = {
+  Add: () => (a, b) => a + b,
+  Sub: () => (a, b) => a - b,
+  Mul: () => (a, b) => a * b,
+  Div: () => (a, b) => a / b,
+  Pow: () => (a, b) => a ** b,
+  Neg: () => (a) => -a,
+  Abs: () => Math.abs,
+  Exp: () => Math.exp,
+  Log: () => Math.log,
+  Sqrt: () => Math.sqrt,
+  Erf: () => erf,
+  Tanh: () => Math.tanh,
+  Sigmoid: () => sigmoidActivation.f,
+  Softplus: () => softplusActivation.f,
+  Relu: () => relu.f,
+  HardSigmoid: (node) => hardSigmoid(floatAttr(node, 'alpha') ?? 0.2, floatAttr(node, 'beta') ?? 0.5).f,
+  Max: () => Math.max,
+  Min: () => Math.min,
+  // From opset 11 on the bounds are inputs.
+  Clip: (node) => {
+    const low = floatAttr(node, 'min');
+    const high = floatAttr(node, 'max');
+    return (x, min = low ?? Number.NEGATIVE_INFINITY, max = high ?? Number.POSITIVE_INFINITY) =>
+      Math.min(Math.max(x, min), max);
+  },
+  Greater: () => (a, b) => Number(a > b),
+  GreaterOrEqual: () => (a, b) => Number(a >= b),
+  Less: () => (a, b) => Number(a < b),
+  LessOrEqual: () => (a, b) => Number(a <= b),
+  Not: () => (a) => Number(a === 0),
+  Where: () => (condition, a, b) => (condition ? a : b),
+  Cast: () => (a) => a,
+  Identity: () => (a) => a,
+};
+/** What the last node of a spelling can be; the operators that are activations themselves are matched directly. */
+const LAST = new Set(['Mul', 'Div', 'Add', 'Max', 'Min', 'Where', 'Log']);
+const MAX_NODES = 12;
+
+export interface Expression {
+  readonly input: Value;
+  readonly activation: Activation;
+  /** All nodes of the spelling, the last one included. */
+  readonly nodes: readonly Node[];
+}
+
+/** The activation that ends in `last`, or null. `keepsShape` tells whether a constant operand leaves x's shape alone. */
+export function matchExpression(
+  model: Model,
+  last: Node,
+  keepsShape: (constant: Value, input: Value) => boolean,
+): Expression | null {
+  if (last.domain !== '' || !LAST.has(last.op)) return null;
+  // The farthest input first: Max(Min(x, 6), 0) is ReLU6 of x, not ReLU of Min(x, 6).
+  for (const input of ancestors(model, last).reverse()) {
+    const nodes = new Set<Node>();
+    const constants: Value[] = [];
+    const f = compile(model, last, input, nodes, constants);
+    const activation = f && identify(f);
+    if (activation && constants.every((constant) => keepsShape(constant, input)))
+      return { input, activation, nodes: [...nodes] };
+  }
+  return null;
+}
+
+/** Values that `node` depends on through elementwise nodes, nearest first. */
+function ancestors(model: Model, node: Node): Value[] {
+  const found = new Set<Value>();
+  let level: Node[] = [node];
+  for (let seen = 1; level.length > 0 && seen <= MAX_NODES; ) {
+    const next: Node[] = [];
+    for (const value of level.flatMap(({ inputs }) => inputs)) {
+      if (!value || found.has(value) || constantScalar(model, value) !== null) continue;
+      found.add(value);
+      const producer = value.producer;
+      if (producer && producer.domain === '' && producer.op in ELEMENTWISE) next.push(producer);
+    }
+    seen += next.length;
+    level = next;
+  }
+  return [...found];
+}
+
+/** The expression under `node` as a function of `input` alone, or null where it depends on anything else. */
+function compile(
+  model: Model,
+  node: Node,
+  input: Value,
+  nodes: Set<Node>,
+  constants: Value[],
+): ((x: number) => number) | null {
+  const make = ELEMENTWISE[node.op];
+  if (!make || node.domain !== '' || nodes.size >= MAX_NODES || referenced(node).length > 0) return null;
+  nodes.add(node);
+  const args: ((x: number) => number)[] = [];
+  for (const value of node.inputs) {
+    if (!value) return null;
+    const number = constantScalar(model, value);
+    let arg: ((x: number) => number) | null = null;
+    if (value === input) arg = (x) => x;
+    else if (number !== null) {
+      constants.push(value);
+      arg = () => number;
+    } else if (value.producer) arg = compile(model, value.producer, input, nodes, constants);
+    if (!arg) return null;
+    args.push(arg);
+  }
+  const apply = make(node);
+  return (x) => apply(...args.map((arg) => arg(x)));
+}
+
+/** Irregular points, dense around 0 where the functions differ most, with both tails. */
+const SAMPLES = [
+  1e-3, 0.0137, 0.0909, 0.311, 0.577, 0.93, 1.41, 1.87, 2.51, 2.97, 3.19, 4.3, 5.77, 6.31, 8.9, 14.2, 33,
+].flatMap((x) => [x, -x * 1.07]);
+const TOLERANCE = 1e-5; // float32 constants such as sqrt 2 are off by 1e-7; gelu and its tanh form differ by 5e-4
+
+function identify(f: (x: number) => number): Activation | null {
+  const slope = -f(-1); // of a leaky ReLU
+  const limit = f(1e4);
+  const candidates = [
+    relu,
+    ...(limit > 0 && limit < 1e4 ? [clip(limit)] : []),
+    ...(slope !== 0 && slope !== 1 ? [leakyRelu(slope)] : []),
+    silu(),
+    gelu(false),
+    gelu(true),
+    hardSwish,
+    hardSigmoid(1 / 6, 0.5),
+    mish,
+    softplusActivation,
+  ];
+  const same = (activation: Activation) =>
+    SAMPLES.every((x) => Math.abs(f(x) - activation.f(x)) <= TOLERANCE * (1 + Math.abs(activation.f(x))));
+  return candidates.find(same) ?? null;
+}

@@ -1,0 +1,188 @@
+/**
+ * ApproxMinMaxNorm and its true form, between a pre-activation x and its activation (Garimella, Jha, Reagen 2021,
+ * section 4, Eq. 2; alpha = 2 and beta = 1 map the channel's range to [-1, 1]).
+ *
+ * Before:  y = activation(x)
+ * After:   y = activation(alpha (x - min) / (max - min) - beta)         min and max per channel (axis 1)
+ * AMM:     min and max are stored numbers, so the map is affine: folded into the BatchNormalization, Conv or Gemm that
+ *          makes x where nothing else reads x, else one Mul and one Add.
+ * MM:      min and max are taken at run time over all axes but the channel's: ReduceMin, ReduceMax, Sub, Div.
+ * Conditions: one operator as activation, in a graph (not in a function); for MM a known rank.
+ * A constant channel (max = min) has no range to divide by: AMM divides by 1 there, MM adds a tiny number to every range.
+ */
+import { z } from 'zod';
+import { SisyphusError } from '../errors.ts';
+import { intsAttribute } from '../graph/attributes.ts';
+import { addConstant, addNode, setInput } from '../graph/edit.ts';
+import type { ElementType, Model, Value } from '../graph/ir.ts';
+import { inferTypes, type Types } from '../graph/shapes.ts';
+import { makeTensor } from '../graph/tensor.ts';
+import { label } from '../graph/verify.ts';
+import { opsetOf } from '../graph/walk.ts';
+import { type ActivationSite, findActivations } from './activation-sites.ts';
+import { applyAffine, planAffine, producerOf } from './affine.ts';
+import { emptyReport, type Pass, type PassReport } from './pass.ts';
+import { type SiteSelection, selectedKinds, siteFilter } from './select-sites.ts';
+
+const siteStatistics = z.object({ channelMin: z.array(z.number()).min(1), channelMax: z.array(z.number()).min(1) });
+const statisticsSchema = z.object({ sites: z.record(z.string(), siteStatistics) });
+
+/** Per-channel range of the pre-activations by site name: what `probe -o` writes and AMM reads. */
+export type ActivationStatistics = z.infer<typeof statisticsSchema>;
+
+/** Reads `{"sites": {"relu1": {"channelMin": [...], "channelMax": [...]}}}`. @throws SisyphusError `spec` */
+export function parseStatistics(json: string, where: string): ActivationStatistics {
+  let data: unknown;
+  try {
+    data = JSON.parse(json);
+  } catch (cause) {
+    throw new SisyphusError('spec', `${where}: not JSON (${(cause as Error).message})`, { cause });
+  }
+  const result = statisticsSchema.safeParse(data);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  throw new SisyphusError(
+    'spec',
+    `${where}: ${issue?.path.join('.') ?? ''}: ${issue?.message}; expected {"sites": {NAME: {"channelMin": [...], "channelMax": [...]}}}`,
+  );
+}
+
+export interface InsertAmmOptions extends SiteSelection {
+  /** Stored ranges; without them the true minimum and maximum are taken at run time (MM). */
+  readonly statistics?: ActivationStatistics;
+  readonly alpha?: number;
+  readonly beta?: number;
+}
+
+export const insertAmm: Pass<InsertAmmOptions> = {
+  name: 'insert-amm',
+  summary: 'per-channel min-max normalisation before activations, from statistics (--amm) or at run time (--mm)',
+  exact: false,
+  run: runInsertAmm,
+};
+
+function runInsertAmm(model: Model, options: InsertAmmOptions): PassReport {
+  const { alpha = 2, beta = 1, statistics } = options;
+  const types = inferTypes(model);
+  const { sites } = findActivations(model, types, selectedKinds(options));
+  const report = emptyReport(insertAmm.name);
+  const leftOut = siteFilter(options, sites);
+  for (const site of sites) {
+    const reason = leftOut(site) ?? unsuited(site);
+    if (reason) {
+      report.skipped.push({ site: site.name, reason });
+      continue;
+    }
+    const result = statistics
+      ? insertStored(model, types, site, statistics, alpha, beta)
+      : insertTrue(model, types, site, alpha, beta);
+    if ('reason' in result) report.skipped.push({ site: site.name, ...result });
+    else report.applied.push({ site: site.name, ...result });
+  }
+  return report;
+}
+
+type Result = { readonly detail: string } | { readonly reason: string };
+
+function unsuited(site: ActivationSite): string | null {
+  if (site.calls !== 1 || site.node.body.kind === 'function')
+    return 'inside a function, whose calls would share one range';
+  return site.nodes.length === 1 ? null : 'spelled with several operators; insert the normalisation by hand';
+}
+
+/** AMM: an affine map of each channel. */
+function insertStored(
+  model: Model,
+  types: Types,
+  site: ActivationSite,
+  statistics: ActivationStatistics,
+  alpha: number,
+  beta: number,
+): Result {
+  const stored = statistics.sites[site.name];
+  if (!stored) return { reason: 'the statistics hold nothing for it' };
+  const { channelMin, channelMax } = stored;
+  const shape = types.get(site.input).shape;
+  if (!shape || shape.length < 2)
+    return { reason: `the shape of '${site.input.name}' is unknown or has no channel axis` };
+  const channels = shape[1];
+  if (channelMin.length !== channelMax.length || (typeof channels === 'number' && channels !== channelMin.length))
+    throw new SisyphusError(
+      'spec',
+      `--amm: site '${site.name}' has ${channels} channels, but the statistics hold ${channelMin.length} minima and ${channelMax.length} maxima`,
+    );
+  const ranges = channelMin.map((min, c) => {
+    const range = (channelMax[c] as number) - min;
+    if (range < 0)
+      throw new SisyphusError(
+        'spec',
+        `--amm: site '${site.name}', channel ${c}: the minimum ${min} is above the maximum ${channelMax[c]}`,
+      );
+    return range > 0 ? range : 1;
+  });
+  const scale = ranges.map((range) => alpha / range);
+  const shift = channelMin.map((min, c) => -min * (scale[c] as number) - beta);
+  const constant = ranges.filter((_, c) => channelMin[c] === channelMax[c]).length;
+  const note = constant > 0 ? `; ${constant} constant channels left unscaled` : '';
+
+  const producer = producerOf(site.node, site.input);
+  const affine = { scale: Float64Array.from(scale), shift: Float64Array.from(shift) };
+  const plan = typeof producer === 'string' ? producer : planAffine(model, producer, affine, () => types);
+  if (typeof plan !== 'string' && !plan.add) {
+    applyAffine(model, plan);
+    return { detail: `folded into ${label(plan.producer)}${note}` };
+  }
+  const dims = [scale.length, ...shape.slice(2).map(() => 1)];
+  const body = site.node.body;
+  const operand = (name: string, values: number[]) =>
+    addConstant(model, body, makeTensor(`${site.name}/amm/${name}`, site.elem, dims, values), site.node);
+  const step = (op: string, name: string, a: Value, b: Value) =>
+    addNode(model, body, { op, name: `${site.name}/amm/${name}`, inputs: [a, b] }, site.node).outputs[0] as Value;
+  const scaled = step('Mul', 'mul', site.input, operand('scale', scale));
+  setInput(site.node, 0, step('Add', 'add', scaled, operand('shift', shift)));
+  return { detail: `one Mul and one Add${note}` };
+}
+
+/** Smaller than any range that matters, and not lost in the element type. */
+const TINY: Partial<Record<ElementType, number>> = { float16: 1e-4, bfloat16: 1e-12, float: 1e-12, double: 1e-24 };
+
+/** MM: the range of the very inputs that are evaluated, so results depend on the batch. */
+function insertTrue(model: Model, types: Types, site: ActivationSite, alpha: number, beta: number): Result {
+  const shape = types.get(site.input).shape;
+  if (!shape || shape.length < 2)
+    return { reason: `the shape of '${site.input.name}' is unknown or has no channel axis` };
+  const body = site.node.body;
+  const named = (name: string) => `${site.name}/mm/${name}`;
+  const scalar = (name: string, value: number) =>
+    addConstant(model, body, makeTensor(named(name), site.elem, [], [value]), site.node);
+  const axes = shape.map((_, axis) => axis).filter((axis) => axis !== 1);
+  const axesAsInput = opsetOf(model, body) >= 18;
+  const axesValue = axesAsInput
+    ? addConstant(model, body, makeTensor(named('axes'), 'int64', [axes.length], axes), site.node)
+    : null;
+  const reduce = (op: string, name: string) =>
+    addNode(
+      model,
+      body,
+      {
+        op,
+        name: named(name),
+        inputs: axesValue ? [site.input, axesValue] : [site.input],
+        attributes: axesValue ? [] : [intsAttribute('axes', axes)],
+      },
+      site.node,
+    ).outputs[0] as Value;
+  const step = (op: string, name: string, a: Value, b: Value) =>
+    addNode(model, body, { op, name: named(name), inputs: [a, b] }, site.node).outputs[0] as Value;
+  const min = reduce('ReduceMin', 'min');
+  const range = step(
+    'Add',
+    'range',
+    step('Sub', 'span', reduce('ReduceMax', 'max'), min),
+    scalar('tiny', TINY[site.elem] ?? 1e-12),
+  );
+  const unit = step('Div', 'unit', step('Sub', 'offset', site.input, min), range);
+  const scaled = step('Mul', 'scaled', unit, scalar('alpha', alpha));
+  setInput(site.node, 0, step('Sub', 'out', scaled, scalar('beta', beta)));
+  return { detail: `min and max over axes ${axes.join(', ')} at run time` };
+}

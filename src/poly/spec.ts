@@ -1,0 +1,98 @@
+/** Polynomials as the user writes them: `deg=4,a=5`, `taylor`, `quad`, `coeffs=0.2:0.5:0.2`, and for some sites only. */
+import { didYouMean, SisyphusError } from '../errors.ts';
+import type { Activation } from './activations.ts';
+import { type Coefficients, leastSquares, MAX_DEGREE, tangent, trim } from './fit.ts';
+
+export type PolySpec =
+  /** Least squares on [-range, range]; `dx` takes the paper's grid in place of the continuous density. */
+  | { readonly kind: 'fit'; readonly degree: number; readonly range: number; readonly dx?: number }
+  | { readonly kind: 'taylor' }
+  | { readonly kind: 'quad' }
+  | { readonly kind: 'coefficients'; readonly values: Coefficients };
+
+/** A spec for the sites whose name matches; null for all. */
+export interface SiteSpec {
+  readonly glob: string | null;
+  readonly spec: PolySpec;
+}
+
+const WORDS = ['taylor', 'quad'];
+const KEYS = ['deg', 'a', 'coeffs', 'fit', 'dx'];
+const FITS = ['lsq'];
+
+/** Parses `SPEC` or `GLOB=SPEC`. @throws SisyphusError `spec` */
+export function parseSiteSpec(text: string): SiteSpec {
+  const keys = KEYS.join('|');
+  const match = new RegExp(`^(?:(?<glob>.+?)=)?(?<spec>(?:${keys})=.*|${WORDS.join('|')})$`, 's').exec(text);
+  const spec = match?.groups?.spec ?? text;
+  return { glob: match?.groups?.glob ?? null, spec: parseSpec(spec) };
+}
+
+/** Parses one polynomial spec. @throws SisyphusError `spec` */
+export function parseSpec(text: string): PolySpec {
+  if (text === 'taylor' || text === 'quad') return { kind: text };
+  const refuse = (why: string) => new SisyphusError('spec', `--poly '${text}': ${why}`);
+  const entries = new Map<string, string>();
+  for (const part of text.split(',')) {
+    const at = part.indexOf('=');
+    const key = at < 0 ? part : part.slice(0, at);
+    if (at < 0) throw refuse(`'${part}' is no polynomial${didYouMean(part, [...WORDS, ...KEYS.map((k) => `${k}=…`)])}`);
+    if (!KEYS.includes(key)) throw refuse(`unknown key '${key}'${didYouMean(key, KEYS)}`);
+    if (entries.has(key)) throw refuse(`'${key}' is given twice`);
+    entries.set(key, part.slice(at + 1));
+  }
+  const number = (key: string): number => {
+    const word = entries.get(key) ?? '';
+    const value = Number(word);
+    if (word.trim() === '' || !Number.isFinite(value)) throw refuse(`${key}='${word}' is not a finite number`);
+    return value;
+  };
+
+  const list = entries.get('coeffs');
+  if (list !== undefined) {
+    if (entries.size > 1) throw refuse('coeffs= stands alone');
+    const values = list.split(':').map((word) => {
+      const value = Number(word);
+      if (word.trim() === '' || !Number.isFinite(value))
+        throw refuse(`'${word}' is not a finite number (c0:c1:c2, constant first)`);
+      return value;
+    });
+    const trimmed = trim(values);
+    if (trimmed.length < 2) throw refuse('a constant would cut the network off from its input; give c0:c1 at least');
+    if (trimmed.length > MAX_DEGREE + 1) throw refuse(`degree ${trimmed.length - 1} is above ${MAX_DEGREE}`);
+    return { kind: 'coefficients', values: trimmed };
+  }
+  const fit = entries.get('fit') ?? 'lsq';
+  if (!FITS.includes(fit)) throw refuse(`unknown fit '${fit}'${didYouMean(fit, FITS)}`);
+  if (!entries.has('deg') || !entries.has('a')) throw refuse('a fit takes both deg= and a= (deg=4,a=5)');
+  const degree = number('deg');
+  if (!Number.isInteger(degree) || degree < 1 || degree > MAX_DEGREE)
+    throw refuse(`deg=${entries.get('deg')} must be a whole number from 1 to ${MAX_DEGREE}`);
+  const range = number('a');
+  if (range <= 0) throw refuse(`a=${range} must be above 0: the range is [-a, a]`);
+  if (range < 1e-6 || range > 1e6) throw refuse(`a=${range} must lie between 1e-6 and 1e6`);
+  if (!entries.has('dx')) return { kind: 'fit', degree, range };
+  const dx = number('dx');
+  if (dx <= 0) throw refuse(`dx=${dx} must be above 0`);
+  return { kind: 'fit', degree, range, dx };
+}
+
+/** The spec as text that parses back to it. */
+export function formatSpec(spec: PolySpec): string {
+  if (spec.kind === 'fit') return `deg=${spec.degree},a=${spec.range}${spec.dx === undefined ? '' : `,dx=${spec.dx}`}`;
+  return spec.kind === 'coefficients' ? `coeffs=${spec.values.join(':')}` : spec.kind;
+}
+
+/** The polynomial that a spec means for an activation. */
+export function polynomialFor(spec: PolySpec, activation: Activation): Coefficients {
+  if (spec.kind === 'fit') return leastSquares(activation, spec.degree, spec.range, spec.dx);
+  if (spec.kind === 'taylor') return tangent(activation);
+  return spec.kind === 'quad' ? [0, 0, 1] : spec.values;
+}
+
+/** `*` stands for any run of characters, `/` included, and `?` for one. */
+export function globMatcher(glob: string): (name: string) => boolean {
+  const escaped = glob.replace(/[.+^${}()|[\]\\]/g, '\\$&');
+  const pattern = new RegExp(`^${escaped.replace(/\*+/g, '.*').replace(/\?/g, '.')}$`, 's');
+  return (name) => pattern.test(name);
+}
