@@ -61,7 +61,9 @@ export function inspect(files: readonly string[]): { models: InspectedModel[] } 
 
 export function summarize(model: Model): ModelSummary {
   const types = inferTypes(model);
-  const { sites, refused } = findActivations(model, types);
+  const problems = verify(model);
+  // A broken model is described as far as it can be.
+  const { sites, refused } = problems.length === 0 ? findActivations(model, types) : { sites: [], refused: [] };
   const { producer_name: producer = '', producer_version: version = '' } = model.proto;
   const summaries = sites.map((site): SiteSummary => {
     const shape = types.get(site.output).shape;
@@ -87,7 +89,7 @@ export function summarize(model: Model): ModelSummary {
     sites: summaries,
     refused,
     activationElements: elements.every((count) => count !== null) ? elements.reduce((a, b) => a + b, 0) : null,
-    problems: verify(model),
+    problems,
   };
 }
 

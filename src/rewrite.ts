@@ -6,6 +6,7 @@ import { checkEqual, type EqualityReport } from './eval/check.ts';
 import { cloneModel, setMetadata } from './graph/edit.ts';
 import type { Model } from './graph/ir.ts';
 import { fileError, readModel } from './graph/read.ts';
+import { isStripped } from './graph/tensor.ts';
 import { assertValid } from './graph/verify.ts';
 import { encode, writeModel } from './graph/write.ts';
 import { type ModelSummary, summarize } from './inspect.ts';
@@ -189,14 +190,15 @@ function stampProvenance(model: Model, options: RewriteOptions, source: string):
 
 /** Things that are legal but that consumers stumble over. */
 function warn(model: Model): string[] {
-  const seen = new Set<string>();
-  const repeated = new Set<string>();
-  for (const { name } of model.graph.nodes) {
-    if (name !== '' && seen.has(name)) repeated.add(name);
-    seen.add(name);
-  }
-  const [first] = repeated;
-  return first === undefined
-    ? []
-    : [`${repeated.size} node names are used more than once ('${first}'): onnxruntime refuses such files`];
+  const names = model.graph.nodes.map(({ name }) => name).filter(Boolean);
+  const repeated = names.filter((name, index) => names.indexOf(name) !== index);
+  const empty = model.graph.initializers.filter(({ tensor }) => isStripped(tensor)).map(({ value }) => value.name);
+  const [name] = repeated;
+  const [weight] = empty;
+  return [
+    ...(name === undefined ? [] : [`nodes share names ('${name}'), so onnxruntime refuses this file`]),
+    ...(weight === undefined
+      ? []
+      : [`${empty.length} initializers hold no data ('${weight}'), so it can't run as it is`]),
+  ];
 }

@@ -48,7 +48,6 @@ export const floatsAttr = (node: Node, name: string): number[] | undefined =>
   read(node, name, 'floats', (proto) => [...(proto.floats ?? [])]);
 export const stringAttr = (node: Node, name: string): string | undefined =>
   read(node, name, 's', (proto) => Buffer.from(proto.s ?? []).toString('utf8'));
-/** null for tensors that a reader could not place (external data outside of an initializer). */
 export const tensorAttr = (node: Node, name: string): Tensor | undefined =>
   read(node, name, 't', (proto) => (proto.t ? tensorFromProto(proto.t) : undefined));
 export const graphAttr = (node: Node, name: string): Graph | undefined => attribute(node, name)?.graphs[0];

@@ -21,9 +21,8 @@ export interface Cost {
 }
 
 /**
- * Counts what a model costs. Bodies of functions count once per call, calls themselves do not; nested graphs count once,
- * also those of loops, whose number of rounds is data. Of an If
- * whose condition is known, only `nodes` counts both branches.
+ * Counts what a model costs. Bodies of functions count once per call, calls themselves do not. Nested graphs count once,
+ * also those of loops; of an If whose condition is known without a run, only `nodes` counts the branch not taken.
  *
  * - `parameters`: see `Cost`; an initializer that is listed twice counts once.
  * - `macs`: of Conv, ConvTranspose, Gemm, MatMul and their quantised forms, where they depend on the model's input.
@@ -35,7 +34,8 @@ export interface Cost {
  *   DequantizeLinear. ceil(log2 n): Pow with a constant exponent n, ReduceProd of n elements. None: what only adds or
  *   moves elements, what works on constants, and what is computed from shapes.
  * - `nonPolynomial`: every other operator that depends on the model's input (Relu, MaxPool, Softmax, Div by data,
- *   comparisons, Where and If on data, whatever rounds, operators of unknown domains). They have no levels.
+ *   comparisons, Where and If on data, quantisation, operators of unknown domains). They have no levels. Cast counts as
+ *   the identity.
  *
  * @param types of the same model, from `inferTypes`
  */

@@ -256,7 +256,8 @@ export function pruneUnused(candidates: Iterable<Value | null>): { nodes: number
     const node = value.producer;
     if (node) {
       if (node.outputs.some((output) => output && output.users.size > 0)) continue;
-      queue.push(...node.inputs, ...capturedBy(node));
+      for (const input of node.inputs) queue.push(input);
+      for (const input of capturedBy(node)) queue.push(input);
       unlink(node);
       into(nodes, node.body).add(node);
     } else if (value.initializer && !value.isInput && value.body?.kind === 'graph')

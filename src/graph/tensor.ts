@@ -122,17 +122,17 @@ export function fromRaw(name: string, elem: ElementType, dims: readonly number[]
 
 /**
  * The elements as numbers, in row-major order. float64 holds every element type exactly but int64 and uint64, whose
- * values beyond 2^53 are an error.
+ * values beyond 2^53 are an error, or are `rounded`.
  * @throws SisyphusError `tensor` where the data has the wrong length or the element type has no numbers
  */
-export function toNumbers(tensor: Tensor): Float64Array {
+export function toNumbers(tensor: Tensor, options: { rounded?: boolean } = {}): Float64Array {
   const { elem, name } = tensor;
   const read = READERS[elem];
   if (!read) throw new SisyphusError('tensor', `tensor '${name}': elements of type ${elem} can't be read as numbers`);
   const bytes = rawBytes(tensor);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const out = new Float64Array(elementCount(tensor.dims));
-  const wide = elem === 'int64' || elem === 'uint64';
+  const wide = (elem === 'int64' || elem === 'uint64') && !options.rounded;
   for (let i = 0; i < out.length; i++) {
     const value = read(view, i);
     if (wide && !Number.isSafeInteger(value))
@@ -157,6 +157,33 @@ export function rawBytes(tensor: Tensor): Uint8Array {
   else bytes = storedBytes(tensor, expected);
   if (bytes.length !== expected) throw badLength(tensor, `${bytes.length} bytes of data`, `${expected}`);
   return bytes;
+}
+
+/** Whether the data was left out, as in files that show a network without its weights. */
+export function isStripped(tensor: Tensor): boolean {
+  const { proto } = tensor;
+  if (tensor.external || isExternal(proto) || elementCount(tensor.dims) === 0) return false;
+  const typed = [proto.float_data, proto.int32_data, proto.int64_data, proto.double_data, proto.uint64_data];
+  const stored = [...typed, proto.string_data, proto.$unknowns?.filter(isUnpackedData)];
+  return (proto.raw_data?.length ?? 0) === 0 && stored.every((runs) => (runs?.length ?? 0) === 0);
+}
+
+/**
+ * What is wrong with the data's length, or null; data that was left out altogether is not wrong. Looks at sizes, and decodes only what is stored as short runs of
+ * variable-length numbers.
+ */
+export function dataProblem(tensor: Tensor): string | null {
+  const { elem, proto, dims } = tensor;
+  if (tensor.external || BITS[elem] === undefined || isStripped(tensor)) return null;
+  const decodes = !Object.hasOwn(proto, 'raw_data') && !FIXED_FIELDS[elem];
+  if (decodes && elementCount(dims) > 1 << 16) return null;
+  try {
+    rawBytes(tensor);
+    return null;
+  } catch (cause) {
+    if (cause instanceof SisyphusError) return cause.message;
+    throw cause;
+  }
 }
 
 /** Strings of a string tensor. */

@@ -1,7 +1,7 @@
 /** The invariants of a well-formed model, as a list of what breaks them. */
 import { SisyphusError } from '../errors.ts';
 import type { Body, Graph, Model, Node, Value } from './ir.ts';
-import { rawBytes, type Tensor } from './tensor.ts';
+import { dataProblem, rawBytes, type Tensor } from './tensor.ts';
 import { allBodies, bodiesWithin, callOrder, topologicalOrder } from './walk.ts';
 
 /** The versions that this program knows the meaning of. */
@@ -80,7 +80,11 @@ function definitionProblems(body: Body): string[] {
   if (body.inputs.length !== new Set(body.inputs.map(({ value }) => value)).size)
     problems.push(`${describe(body)} lists an input twice`);
   if (body.kind === 'graph') {
-    for (const { value } of body.initializers) define(value, 'an initializer');
+    for (const { value, tensor } of body.initializers) {
+      define(value, 'an initializer');
+      const problem = dataProblem(tensor);
+      if (problem) problems.push(problem);
+    }
     for (const name of conflictingInitializers(body))
       problems.push(`the initializer '${name}' is defined twice with different data`);
   }

@@ -12,7 +12,7 @@ import type { Dim, ElementType, Model, Node, Value } from '../graph/ir.ts';
 import type { Types } from '../graph/shapes.ts';
 import { elementCount, type Tensor } from '../graph/tensor.ts';
 import { allNodes, functionTable, nestedGraphs, opsetOf, readValues, topologicalOrder } from '../graph/walk.ts';
-import { BATCH_RULES } from './batch-rules.ts';
+import { BATCH_RULES, keptRank, nameOf } from './batch-rules.ts';
 import { sizesOf } from './batch-sizes.ts';
 import { dropoutRefusal } from './drop-identity.ts';
 import { wholeNumbers } from './integers.ts';
@@ -89,12 +89,15 @@ export function followBatch(model: Model, types: Types, inputs: ReadonlySet<Valu
   const opset = opsetOf(model, graph);
   const flows = new Map<Value, Flow>();
   const sizes = new Map<Value, readonly Size[] | null>();
+  // Ranks where type inference knows none: it has no rules for other domains.
+  const ranks = new Map<Value, number>();
   const edits: Edit[] = [];
   for (const value of inputs) flows.set(value, { kind: 'rows', axis: 0 });
 
   const flowOf = (value: Value | null | undefined): Flow => (value && flows.get(value)) ?? INDEPENDENT;
   const shapeOf = (value: Value | null | undefined): readonly Dim[] | null => {
-    const shape = (value && types.get(value).shape) ?? null;
+    const rank = value && ranks.get(value);
+    const shape = (value && types.get(value).shape) ?? (rank ? Array<Dim>(rank).fill(null) : null);
     const flow = flowOf(value);
     // Inputs whose leading dimension is symbolic already are looked at with one row like all others.
     return flow.kind === 'rows' ? (shape?.map((dim, axis) => (axis === flow.axis ? 1 : dim)) ?? null) : shape;
@@ -146,6 +149,8 @@ export function followBatch(model: Model, types: Types, inputs: ReadonlySet<Valu
         : applyRule(site);
     if (typeof axis === 'string') return refuse(axis);
     for (const value of node.outputs) if (value) flows.set(value, { kind: 'rows', axis });
+    const rank = keptRank(site);
+    if (rank !== null && first && !types.get(first).shape) ranks.set(first, rank);
   }
   return { flows, edits, refusal: null };
 }
@@ -157,7 +162,7 @@ function draws(model: Model, node: Node): boolean {
 
 function applyRule(site: Site): number | string {
   const { node } = site;
-  const name = node.domain ? `${node.domain}::${node.op}` : node.op;
+  const name = nameOf(node);
   const rule = BATCH_RULES.get(name);
   if (!rule) return `${name} is not known to keep rows apart`;
   const counted = node.inputs.findIndex((_, index) => site.flow(index).kind === 'sizes');

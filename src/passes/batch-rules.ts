@@ -1,5 +1,6 @@
 /** How each operator treats the batch axis of its inputs: the table under `batch-flow.ts`. */
 import { attribute, floatsAttr, intAttr, intsAttr, stringAttr } from '../graph/attributes.ts';
+import type { Node } from '../graph/ir.ts';
 import { axisAttribute, type BatchRule, frontAxis, plainNumbers, type Site, type Size } from './batch-flow.ts';
 import { constantOfShapeRule, expandRule, flattenRule, reshapeRule } from './batch-reshape.ts';
 
@@ -392,3 +393,26 @@ export const BATCH_RULES: ReadonlyMap<string, BatchRule> = new Map([
   ['Expand', expandRule],
   ['ConstantOfShape', constantOfShapeRule],
 ]);
+
+const KEEP_RANK = new Set([
+  ...words(`${UNARY} ${BROADCAST} ${PER_SAMPLE} MaxPool BatchNormalization QuantizeLinear DequantizeLinear`),
+  ...words('com.microsoft::QLinearAdd com.microsoft::QLinearMul'),
+]);
+
+/** Rank of the first output where it is that of the inputs (the largest of them, where they are broadcast). */
+export function keptRank(site: Site): number | null {
+  const { node } = site;
+  const reduces = node.op.startsWith('Reduce') && (intAttr(node, 'keepdims') ?? 1) !== 0;
+  if (nameOf(node) === 'com.microsoft::QGemm') return 2;
+  if (!reduces && !KEEP_RANK.has(nameOf(node))) return null;
+  const ranks = node.inputs.map((_, index) => (site.batchAxis(index) === null ? 0 : (site.shape(index)?.length ?? 0)));
+  const rank = Math.max(...ranks);
+  const wider =
+    BROADCAST_NAMES.has(node.op) && node.inputs.some((_, index) => (site.shape(index)?.length ?? 99) > rank);
+  return rank > 0 && !wider ? rank : null;
+}
+
+const BROADCAST_NAMES = new Set([...words(BROADCAST), 'QLinearAdd', 'QLinearMul']);
+
+/** How the table calls a node's operator. */
+export const nameOf = (node: Node): string => (node.domain ? `${node.domain}::${node.op}` : node.op);

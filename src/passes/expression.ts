@@ -58,6 +58,11 @@ const ELEMENTWISE: Record<string, (node: Node) => NumberFunction> = {
   Cast: () => (a) => a,
   Identity: () => (a) => a,
 };
+/** Without one of these an expression is a polynomial, which is nothing to replace. */
+const BENT = new Set([
+  ...['Abs', 'Exp', 'Log', 'Sqrt', 'Erf', 'Tanh', 'Sigmoid', 'Softplus', 'Relu', 'HardSigmoid', 'Max', 'Min', 'Clip'],
+  ...['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual'],
+]);
 /** What the last node of a spelling can be; the operators that are activations themselves are matched directly. */
 const LAST = new Set(['Mul', 'Div', 'Add', 'Max', 'Min', 'Where', 'Log']);
 const MAX_NODES = 12;
@@ -81,7 +86,7 @@ export function matchExpression(
     const nodes = new Set<Node>();
     const constants: Value[] = [];
     const f = compile(model, last, input, nodes, constants);
-    const activation = f && identify(f);
+    const activation = f && [...nodes].some(({ op }) => BENT.has(op)) ? identify(f) : null;
     if (activation && constants.every((constant) => keepsShape(constant, input)))
       return { input, activation, nodes: [...nodes] };
   }
@@ -146,7 +151,7 @@ function identify(f: (x: number) => number): Activation | null {
   const candidates = [
     relu,
     ...(limit > 0 && limit < 1e4 ? [clip(limit)] : []),
-    ...(slope !== 0 && slope !== 1 ? [leakyRelu(slope)] : []),
+    ...(Math.abs(slope - 1) > 1e-3 ? [leakyRelu(slope)] : []),
     silu(),
     gelu(false),
     gelu(true),

@@ -383,3 +383,12 @@ export const sameShapes: Convert = (site) => {
 
 export const resizeInputs: Convert = ({ node }) =>
   node.inputs[1] && node.inputs[2] ? null : 'the older version needs roi and scales';
+
+/** allowzero only matters where there is a zero. */
+export const noZeros: Convert = ({ model, node }) => {
+  const target = constantOf(model, node.inputs[1]);
+  const zeros = !target || wholeNumbers(target).includes(0);
+  if (intAttr(node, 'allowzero') && zeros) return 'the older version has no allowzero = 1';
+  removeAttribute(node, 'allowzero');
+  return null;
+};

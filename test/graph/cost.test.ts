@@ -82,4 +82,17 @@ describe.skipIf(sharedMissing)(`real models${missing}`, () => {
     expect(found.parameters).toBe(parameters);
     expect(found.nodes).toEqual(nodes);
   });
+
+  it.each<[string, number, number, number]>([
+    // 19 convolutions of ResNet-20, 2 convolutions beside its blocks, 1 dense layer; 19 levels in a row, mean, dense.
+    ['ace_resnet20_cifar10_pre', 40_550_400 + 2 * 131_072 + 640, 21, 19],
+    ['mnist_fc_256x2', 784 * 256 + 256 * 256 + 256 * 10, 3, 2],
+    ['light_vgg19', 19_632_062_464, 19, 24],
+    ['keras2onnx_mnist_lg', 57_272, 4, 5],
+    // A batch of unknown size; attention multiplies data with data.
+    ['vit_pgd_2_3_16', 337_056, 22, 4],
+  ])('%s: arithmetic and depth', (name, macs, depth, nonPolynomial) => {
+    const file = sharedTable().find((row) => row.name === name)?.file ?? '';
+    expect(costOf(readModel(file))).toMatchObject({ macs, depth, nonPolynomial });
+  });
 });

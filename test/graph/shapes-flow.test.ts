@@ -220,6 +220,29 @@ describe('nested graphs', () => {
     expect(shapesOf(model)).toMatchObject({ long: [null, 4], same: [2, 4], all: [null, 2, 4], grown: [null, 4] });
   });
 
+  it('a loop whose state becomes data costs what one round costs', () => {
+    const step = graphOf(
+      [
+        ['Identity', ['keep'], ['more']],
+        ['Mul', ['state', 'state'], ['square']],
+        ['Add', ['square', 'x'], ['next']],
+      ],
+      ['round', 'keep', 'state'],
+      ['more', 'next'],
+    );
+    const model = modelOf(
+      [
+        ['Constant', [], ['start'], [attr('value_float', { f: 1, type: 1 })]],
+        ['Loop', ['', '', 'start'], ['y'], [body('body', step)]],
+      ],
+      { x: [4] },
+    );
+    model.graph.proto.output = [info('y', null, null)];
+    const again = modelFromProto(model.proto, undefined);
+    expect(shapesOf(again)).toMatchObject({ y: null, square: null });
+    expect(cost(again, inferTypes(again))).toMatchObject({ depth: 1, nonPolynomial: 0 });
+  });
+
   it('Scan takes slices and stacks them', () => {
     const step = graphOf(
       [
