@@ -11,11 +11,12 @@ import { assertValid } from './graph/verify.ts';
 import { encode, writeModel } from './graph/write.ts';
 import { type ModelSummary, summarize } from './inspect.ts';
 import { SIMPLE_PASSES } from './passes/index.ts';
-import { insertAmm, parseStatistics } from './passes/insert-amm.ts';
+import { insertAmm } from './passes/insert-amm.ts';
 import type { PassReport } from './passes/pass.ts';
 import { runReplaceActivation } from './passes/replace-activation.ts';
 import type { SiteSelection } from './passes/select-sites.ts';
 import { setOpsetPass } from './passes/set-opset.ts';
+import type { ActivationStatistics } from './passes/statistics.ts';
 import type { Form } from './poly/plan.ts';
 import { formatSpec, parseSiteSpec } from './poly/spec.ts';
 import { VERSION } from './version.ts';
@@ -99,7 +100,7 @@ export async function rewriteModel(original: Model, options: RewriteOptions, whe
   if (options.amm && options.mm) throw new SisyphusError('usage', '--amm and --mm exclude each other');
   if (specs.length + simple.length === 0 && !options.amm && !options.mm && options.opset === undefined)
     throw new SisyphusError('usage', 'nothing to do: give --poly (deg=4,a=5), --passes, --amm, --mm or --opset');
-  const statistics = options.amm === undefined ? undefined : parseStatistics(readText(options.amm), options.amm);
+  const statistics = options.amm === undefined ? undefined : await readStatistics(options.amm);
   assertValid(original, where);
 
   const model = cloneModel(original);
@@ -139,11 +140,12 @@ function simplePass(name: string) {
   );
 }
 
-function readText(file: string): string {
+async function readStatistics(file: string): Promise<ActivationStatistics> {
+  const { parseStatistics } = await import('./passes/statistics.ts');
   try {
-    return readFileSync(file, 'utf8');
+    return parseStatistics(readFileSync(file, 'utf8'), file);
   } catch (cause) {
-    throw fileError(file, cause);
+    throw cause instanceof SisyphusError ? cause : fileError(file, cause);
   }
 }
 

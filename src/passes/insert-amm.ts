@@ -10,7 +10,6 @@
  * Conditions: one operator as activation, in a graph (not in a function); for MM a known rank.
  * A constant channel (max = min) has no range to divide by: AMM divides by 1 there, MM adds a tiny number to every range.
  */
-import { z } from 'zod';
 import { SisyphusError } from '../errors.ts';
 import { intsAttribute } from '../graph/attributes.ts';
 import { addConstant, addNode, setInput } from '../graph/edit.ts';
@@ -23,29 +22,7 @@ import { type ActivationSite, findActivations } from './activation-sites.ts';
 import { applyAffine, planAffine, producerOf } from './affine.ts';
 import { emptyReport, type Pass, type PassReport } from './pass.ts';
 import { type SiteSelection, selectedKinds, siteFilter } from './select-sites.ts';
-
-const siteStatistics = z.object({ channelMin: z.array(z.number()).min(1), channelMax: z.array(z.number()).min(1) });
-const statisticsSchema = z.object({ sites: z.record(z.string(), siteStatistics) });
-
-/** Per-channel range of the pre-activations by site name: what `probe -o` writes and AMM reads. */
-export type ActivationStatistics = z.infer<typeof statisticsSchema>;
-
-/** Reads `{"sites": {"relu1": {"channelMin": [...], "channelMax": [...]}}}`. @throws SisyphusError `spec` */
-export function parseStatistics(json: string, where: string): ActivationStatistics {
-  let data: unknown;
-  try {
-    data = JSON.parse(json);
-  } catch (cause) {
-    throw new SisyphusError('spec', `${where}: not JSON (${(cause as Error).message})`, { cause });
-  }
-  const result = statisticsSchema.safeParse(data);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  throw new SisyphusError(
-    'spec',
-    `${where}: ${issue?.path.join('.') ?? ''}: ${issue?.message}; expected {"sites": {NAME: {"channelMin": [...], "channelMax": [...]}}}`,
-  );
-}
+import type { ActivationStatistics } from './statistics.ts';
 
 export interface InsertAmmOptions extends SiteSelection {
   /** Stored ranges; without them the true minimum and maximum are taken at run time (MM). */

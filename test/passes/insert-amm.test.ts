@@ -5,7 +5,8 @@ import { buildModel } from '../../src/graph/build.ts';
 import { cloneModel } from '../../src/graph/edit.ts';
 import type { Model, Value } from '../../src/graph/ir.ts';
 import { verify } from '../../src/graph/verify.ts';
-import { insertAmm, parseStatistics } from '../../src/passes/insert-amm.ts';
+import { insertAmm } from '../../src/passes/insert-amm.ts';
+import { parseStatistics } from '../../src/passes/statistics.ts';
 import { expectClose, noise, numbersOf, ops, runModel } from '../support/numeric.ts';
 
 type Builder = ReturnType<typeof buildModel>;
@@ -47,7 +48,7 @@ async function expected(original: Model, map: (x: number, channel: number) => nu
   const linear = cloneModel(original);
   const relu = linear.graph.nodes.find(({ op }) => op === 'Relu');
   if (!relu) throw new Error('no Relu');
-  // Relu(x) - Relu(-x) would be needed to see x; here the activation is simply swapped for the identity.
+  // Swapped for the identity, so that the pre-activation is what comes out.
   Object.assign(relu, { op: 'Identity', proto: null });
   const values = numbersOf(await runModel(linear, feeds), 'y');
   return [...values].map((x, i) => Math.max(0, map(x, Math.floor(i / 16) % 3)));
