@@ -36,6 +36,8 @@ export interface RewriteOptions extends SiteSelection {
   /** How many random inputs to compare on after the exact passes. 0: no check. */
   readonly check?: number;
   readonly seed?: number;
+  /** What `check` allows, relative to the largest output. Default 1e-4. */
+  readonly rtol?: number;
   /** Default: `MODEL.poly.onnx` beside the input. */
   readonly output?: string;
   readonly force?: boolean;
@@ -159,11 +161,12 @@ async function checkExact(
   if (!options.check) return null;
   if (!any) return { skipped: 'no exact pass was asked for; replacing an activation changes the function by design' };
   if (!exact) return { skipped: 'replace-maxpool changes the function by design' };
-  const outcome = await checkEqual(original, model, { runs: options.check, seed: options.seed ?? 0 });
+  const { check: runs, seed = 0, rtol } = options;
+  const outcome = await checkEqual(original, model, { runs, seed, ...(rtol !== undefined && { rtol }) });
   if (outcome.passed) return outcome;
   throw new SisyphusError(
     'gate',
-    `--check: outputs differ by ${outcome.maxError} at a scale of ${outcome.scale} (a relative tolerance of ${outcome.toleranceNeeded} would be needed) in '${outcome.worst?.output}'; nothing was written`,
+    `--check: '${outcome.worst?.output}' differs by ${outcome.maxError.toPrecision(3)} at a scale of ${outcome.scale.toPrecision(3)}; --rtol ${outcome.toleranceNeeded.toPrecision(2)} would allow it; nothing was written`,
   );
 }
 

@@ -1,14 +1,14 @@
 import type { Command } from 'commander';
 import { type InspectedModel, inspect, type ValueSummary } from '../inspect.ts';
-import { bold, bytes, type CommonOptions, makeOutput, table, thousands, warning } from './output.ts';
+import { bold, bytes, type CommonOptions, makeOutput, type Streams, table, thousands, warning } from './output.ts';
 
-export function inspectCommand(program: Command): void {
+export function inspectCommand(program: Command, streams: Streams): void {
   program
     .command('inspect')
     .summary('what is in a model, or in several side by side')
     .argument('<models...>', 'ONNX files')
     .action((files: string[], flags: CommonOptions) => {
-      const output = makeOutput(flags);
+      const output = makeOutput(streams, flags);
       const report = inspect(files);
       output.result(
         table(['', ...report.models.map(({ path }) => path)], rows(report.models), report.models.length > 1),

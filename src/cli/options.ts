@@ -11,3 +11,11 @@ export const wholeNumber = (option: string, min: number, max: number) => (value:
     throw new InvalidArgumentError(`${option} takes a whole number from ${min} to ${max}.`);
   return number;
 };
+
+/** A finite number above 0. */
+export const positiveNumber = (option: string) => (value: string) => {
+  const number = Number(value);
+  if (value.trim() === '' || !Number.isFinite(number) || number <= 0)
+    throw new InvalidArgumentError(`${option} takes a number above 0.`);
+  return number;
+};

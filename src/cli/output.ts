@@ -8,6 +8,12 @@ export interface CommonOptions {
   readonly verbose?: boolean;
 }
 
+/** Standard output and standard error. */
+export interface Streams {
+  out(text: string | Uint8Array): void;
+  err(text: string): void;
+}
+
 export interface Output {
   /** A line for people; left out with -q. */
   say(line?: string): void;
@@ -18,12 +24,12 @@ export interface Output {
 }
 
 /** @param binary stdout carries a model, so nothing else may go there */
-export function makeOutput(options: CommonOptions, binary = false): Output {
-  const toPeople = options.json || binary ? process.stderr : process.stdout;
+export function makeOutput(streams: Streams, options: CommonOptions, binary = false): Output {
+  const toPeople = options.json || binary ? streams.err : streams.out;
   return {
-    say: (line = '') => void (options.quiet || toPeople.write(`${line}\n`)),
-    result: (line) => void toPeople.write(`${line}\n`),
-    finish: (document) => void (options.json && process.stdout.write(`${JSON.stringify(document, null, 2)}\n`)),
+    say: (line = '') => void (options.quiet || toPeople(`${line}\n`)),
+    result: (line) => toPeople(`${line}\n`),
+    finish: (document) => void (options.json && streams.out(`${JSON.stringify(document, null, 2)}\n`)),
   };
 }
 

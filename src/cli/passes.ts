@@ -1,13 +1,13 @@
 import type { Command } from 'commander';
 import { listPasses } from '../passes/index.ts';
-import { type CommonOptions, makeOutput, table } from './output.ts';
+import { type CommonOptions, makeOutput, type Streams, table } from './output.ts';
 
-export function passesCommand(program: Command): void {
+export function passesCommand(program: Command, streams: Streams): void {
   program
     .command('passes')
     .summary('list the rewrites')
     .action((flags: CommonOptions) => {
-      const output = makeOutput(flags);
+      const output = makeOutput(streams, flags);
       const passes = listPasses();
       const rows = passes.map(({ name, summary, exact, option }) => [
         name,

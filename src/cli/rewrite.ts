@@ -9,7 +9,7 @@ import { parseActivations } from '../passes/select-sites.ts';
 import { FORMS, type Form } from '../poly/plan.ts';
 import { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from '../rewrite.ts';
 import { VERSION } from '../version.ts';
-import { collect, wholeNumber } from './options.ts';
+import { collect, positiveNumber, wholeNumber } from './options.ts';
 import {
   bold,
   bytes,
@@ -19,6 +19,7 @@ import {
   makeOutput,
   type Output,
   polynomialText,
+  type Streams,
   table,
   thousands,
   warning,
@@ -30,7 +31,7 @@ interface Flags extends CommonOptions, Omit<RewriteOptions, 'activations' | 'for
   readonly passes?: string[];
 }
 
-export function rewriteCommand(program: Command, signal: AbortSignal): void {
+export function rewriteCommand(program: Command, streams: Streams, signal: AbortSignal): void {
   program
     .command('rewrite')
     .summary('replace activations by polynomials, and other rewrites')
@@ -56,6 +57,11 @@ export function rewriteCommand(program: Command, signal: AbortSignal): void {
       'compare with the original on n random inputs after the exact passes',
       wholeNumber('--check', 0, 1e6),
     )
+    .option(
+      '--rtol <x>',
+      'what --check allows, relative to the largest output (default: 1e-4)',
+      positiveNumber('--rtol'),
+    )
     .option('--seed <n>', 'seed of the random inputs', wholeNumber('--seed', 0, 2 ** 32 - 1), 0)
     .option('-o, --output <file>', "where to write; '-' for standard output")
     .option('--external-data', 'put the weights into a file of their own, OUTPUT.data')
@@ -64,13 +70,13 @@ export function rewriteCommand(program: Command, signal: AbortSignal): void {
     .action(async (file: string, flags: Flags) => {
       const toStdout = flags.output === '-';
       if (toStdout && flags.json) throw new SisyphusError('usage', '--json and -o - both want standard output');
-      const output = makeOutput(flags, toStdout);
+      const output = makeOutput(streams, flags, toStdout);
       const options = { ...toOptions(flags), signal };
       output.say(dim(`sisyphus ${VERSION} rewrite ${file}`));
       if (toStdout) {
         const { model, ...report } = await rewriteModel(readModel(file), options, file);
         tell(output, report, flags, null);
-        process.stdout.write(serialize(model, { inline: true }));
+        streams.out(serialize(model, { inline: true }));
         return;
       }
       const report = await rewrite(file, options);

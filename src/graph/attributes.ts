@@ -33,7 +33,7 @@ function read<T>(
     );
   // proto2 writers may leave out a value that is the type's zero; the type then tells which field is meant.
   const present = Object.hasOwn(attr.proto, field);
-  if (!present && attr.proto.type === undefined)
+  if (!present && !attr.proto.type)
     throw new SisyphusError('invalid-model', `${node.op} '${node.name}': its attribute '${name}' has no value`);
   return convert(attr.proto);
 }

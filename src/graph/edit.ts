@@ -236,9 +236,10 @@ export function setMetadata(model: Model, key: string, value: string): void {
   else metadata[at] = entry;
 }
 
-/** Declares another opset for the default domain, of the model and of its functions. */
+/** Declares another opset for the default domain, of the model and of those functions that import it. */
 export function setOpset(model: Model, version: number): void {
-  for (const holder of [model, ...model.functions]) mutable(holder).opsets.set('', version);
+  mutable(model).opsets.set('', version);
+  for (const fn of model.functions) if (fn.opsets.has('')) mutable(fn).opsets.set('', version);
 }
 
 /**

@@ -58,7 +58,9 @@ export function without(added: readonly ElementType[], every = false): Convert {
     const values = every ? [...inputs, ...outputs] : [inputs[0], outputs[0]];
     for (const value of values) {
       if (!value) continue;
-      const elem = elemOf(site, value);
+      // Where the input comes from another domain, the zero point still tells its type.
+      const twin = site.node.op === 'DequantizeLinear' && value === inputs[0] ? inputs[2] : null;
+      const elem = elemOf(site, value) ?? elemOf(site, twin);
       if (elem === null) return `the element type of '${value.name}' is unknown, and the older version knows fewer`;
       if (added.includes(elem)) return `the older version takes no ${elem}`;
     }

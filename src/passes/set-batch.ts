@@ -65,14 +65,17 @@ function batchInputs(model: Model): BatchInputs | Refusal {
     return { site: 'opset', reason: `opset ${opset} is outside of ${OPSETS.min} to ${OPSETS.max}` };
   const fed = model.graph.inputs.map(({ value }) => value).filter((value) => !value.initializer);
   const fixed = fed.filter((value) => value.declared?.shape?.[0] === 1);
-  const isSymbolic = (value: Value) => value.declared?.shape && typeof value.declared.shape[0] === 'string';
+  const isSymbolic = ({ declared }: Value) => declared?.shape?.length && typeof declared.shape[0] !== 'number';
   const symbolic = fed.filter(isSymbolic);
   const other = fed.find((value) => !fixed.includes(value) && !symbolic.includes(value));
   if (other) return { site: other.name, reason: otherInput(other) };
   const [first] = symbolic;
   if (fixed.length > 0) return { fixed, symbolic };
   if (!first) return { site: model.graph.name, reason: 'the graph has no inputs' };
-  return { site: first.name, reason: `its leading dimension '${first.declared?.shape?.[0]}' is symbolic already` };
+  return {
+    site: first.name,
+    reason: `its leading dimension '${first.declared?.shape?.[0] ?? '?'}' is symbolic already`,
+  };
 }
 
 function otherInput({ declared }: Value): string {

@@ -1,0 +1,45 @@
+/** One run of the command line: parses, prints, and gives the exit code (0 ok, 1 error, 2 usage, 3 gate, 130). */
+import { Command, CommanderError } from 'commander';
+import { type ErrorCode, SisyphusError } from '../errors.ts';
+import { VERSION } from '../version.ts';
+import { inspectCommand } from './inspect.ts';
+import { failure, type Streams } from './output.ts';
+import { passesCommand } from './passes.ts';
+import { rewriteCommand } from './rewrite.ts';
+
+const EXIT: Partial<Record<ErrorCode, number>> = { usage: 2, spec: 2, gate: 3, aborted: 130 };
+
+export async function run(args: readonly string[], streams: Streams, signal: AbortSignal): Promise<number> {
+  const program = new Command('sisyphus')
+    .description('Turns the ReLUs of a trained ONNX network into low-degree polynomials for private inference.')
+    .version(VERSION)
+    .showSuggestionAfterError();
+  rewriteCommand(program, streams, signal);
+  inspectCommand(program, streams);
+  passesCommand(program, streams);
+  for (const command of program.commands)
+    command
+      .option('--json', 'print one JSON document on standard output')
+      .option('-q, --quiet', 'print results only')
+      .option('-v, --verbose', 'print every site');
+  for (const command of [program, ...program.commands])
+    command.exitOverride().configureOutput({ writeOut: streams.out, writeErr: streams.err });
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return 0;
+  } catch (error) {
+    return report(error, streams);
+  }
+}
+
+function report(error: unknown, streams: Streams): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has printed its message
+  if (error instanceof SisyphusError) {
+    streams.err(`${failure('error')}: ${error.message}\n`);
+    return EXIT[error.code] ?? 1;
+  }
+  const text = error instanceof Error ? error.message : String(error);
+  streams.err(`${failure('error')}: ${text} (this is a bug in sisyphus; SISYPHUS_DEBUG=1 shows where)\n`);
+  if (process.env.SISYPHUS_DEBUG && error instanceof Error) streams.err(`${error.stack}\n`);
+  return 1;
+}
