@@ -5,7 +5,8 @@
 import { realpathSync, type Stats, statSync } from 'node:fs';
 import path from 'node:path';
 import { SisyphusError } from '../errors.ts';
-import { byteLength, type ExternalRange, elementType, fileStamp } from './tensor.ts';
+import { type ExternalRange, fileStamp } from './ranges.ts';
+import { byteLength, elementType } from './tensor.ts';
 import type { TensorProto } from './wire.ts';
 
 /**

@@ -5,6 +5,7 @@ import { SisyphusError } from '../errors.ts';
 import { resolveExternal } from './external.ts';
 import type { Attribute, Body, Graph, LocalFunction, Model, Node, Port, TensorType, Value } from './ir.ts';
 import { addUser, type Mutable, mutable, newValue } from './links.ts';
+import { SKIM_LIMITS, type SkimLimits, skimModel } from './skim.ts';
 import { elementType, isExternal, type Tensor, tensorFromProto } from './tensor.ts';
 import {
   type AttributeProto,
@@ -21,10 +22,14 @@ import {
 const MAX_FILE = 2 ** 31; // protobuf's own limit
 
 /**
- * Reads an ONNX file. External data is located and checked but not read.
+ * Reads an ONNX file. External data is located and checked but not read, and the large weights of a large file stay
+ * there too until somebody asks for them: the file must not change meanwhile.
+ * @param options.skim for tests: what is large
  * @throws SisyphusError `file`, `not-onnx`, `external-data`
  */
-export function readModel(file: string): Model {
+export function readModel(file: string, options: { skim?: SkimLimits } = {}): Model {
+  const skim = options.skim ?? SKIM_LIMITS;
+  const folder = path.dirname(path.resolve(file));
   let bytes: Buffer;
   try {
     const stat = statSync(file);
@@ -34,12 +39,14 @@ export function readModel(file: string): Model {
         'file',
         `${file}: ${stat.size} bytes, but protobuf files end at 2 GiB; export with external data`,
       );
+    const skimmed = stat.size >= skim.file ? skimModel(file, skim.tensor) : null;
+    if (skimmed) return modelFromProto(skimmed, folder);
     bytes = readFileSync(file);
   } catch (cause) {
     if (cause instanceof SisyphusError) throw cause;
     throw fileError(file, cause);
   }
-  return parseModel(bytes, { where: file, folder: path.dirname(path.resolve(file)) });
+  return parseModel(bytes, { where: file, folder });
 }
 
 /** What the operating system said, in words. */

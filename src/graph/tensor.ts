@@ -2,32 +2,19 @@
  * Tensors: immutable, over the bytes that were read. Nothing is decoded before somebody asks for numbers.
  */
 import { constants } from 'node:buffer';
-import { closeSync, fstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { SisyphusError } from '../errors.ts';
 import { ELEMENT_TYPES, type ElementType } from './ir.ts';
+import { byteCount, type ExternalRange, type FileRange, rangeOf, readRange } from './ranges.ts';
 import { message, type TensorProto } from './wire.ts';
 
 export interface Tensor {
   readonly name: string;
   readonly elem: ElementType;
   readonly dims: readonly number[];
-  /** Where the bytes lie when they are not in the model file. Validated when the model was read. */
+  /** Where the bytes lie when they are not in the model file. Validated when the model was read. See `dataRange`. */
   readonly external: ExternalRange | null;
   readonly proto: TensorProto;
 }
-
-/** A checked range of an existing file. */
-export interface ExternalRange {
-  readonly path: string;
-  readonly location: string;
-  readonly offset: number;
-  readonly length: number;
-  /** `fileStamp` of the file when it was checked. */
-  readonly stamp: string;
-}
-
-/** Tells whether a file is still the one that was checked: a model may be written over the data of its own input. */
-export const fileStamp = (stat: Stats): string => `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeMs}`;
 
 const EXTERNAL = 1; // TensorProto.DataLocation
 
@@ -143,20 +130,36 @@ export function toNumbers(tensor: Tensor, options: { rounded?: boolean } = {}): 
 }
 
 /**
- * The elements as raw little-endian bytes: a view of what was read wherever that is possible. Reads external data.
- * @throws SisyphusError `tensor` where the data has the wrong length, `external-data` where it can't be read
+ * The elements as raw little-endian bytes: a view of what was read wherever that is possible. What was left in a file
+ * is read anew by every call.
+ * @throws SisyphusError `tensor` where the data has the wrong length, `external-data` or `file` where it can't be read
  */
 export function rawBytes(tensor: Tensor): Uint8Array {
   const expected = checkedLength(tensor);
-  let bytes: Uint8Array;
-  if (tensor.external) bytes = readExternal(tensor.external, tensor.name);
-  else if (isExternal(tensor.proto))
+  if (!tensor.external && isExternal(tensor.proto))
     throw new SisyphusError('external-data', `tensor '${tensor.name}': its external data was never located`);
+  const range = dataRange(tensor);
+  if (range && range.length > constants.MAX_LENGTH)
+    throw new SisyphusError('too-large', `tensor '${tensor.name}': ${range.length} bytes do not fit one buffer`);
+  if (range) return readRange(range);
+  let bytes: Uint8Array;
   // Messages inherit an empty default for absent bytes, so only a field of their own counts.
-  else if (Object.hasOwn(tensor.proto, 'raw_data')) bytes = tensor.proto.raw_data ?? new Uint8Array();
+  if (Object.hasOwn(tensor.proto, 'raw_data')) bytes = tensor.proto.raw_data ?? new Uint8Array();
   else bytes = storedBytes(tensor, expected);
   if (bytes.length !== expected) throw badLength(tensor, `${bytes.length} bytes of data`, `${expected}`);
   return bytes;
+}
+
+/**
+ * Where the data lies if it was not read: in another file (`external`), or in the model file itself.
+ * @throws SisyphusError `tensor` where the range has the wrong length
+ */
+export function dataRange(tensor: Tensor): FileRange | null {
+  const range = tensor.external ?? (isExternal(tensor.proto) ? null : rangeOf(tensor.proto.raw_data));
+  if (!range) return null;
+  const expected = checkedLength(tensor);
+  if (range.length !== expected) throw badLength(tensor, `${range.length} bytes of data`, `${expected}`);
+  return range;
 }
 
 /** Whether the data was left out, as in files that show a network without its weights. */
@@ -165,7 +168,7 @@ export function isStripped(tensor: Tensor): boolean {
   if (tensor.external || isExternal(proto) || elementCount(tensor.dims) === 0) return false;
   const typed = [proto.float_data, proto.int32_data, proto.int64_data, proto.double_data, proto.uint64_data];
   const stored = [...typed, proto.string_data, proto.$unknowns?.filter(isUnpackedData)];
-  return (proto.raw_data?.length ?? 0) === 0 && stored.every((runs) => (runs?.length ?? 0) === 0);
+  return byteCount(proto.raw_data) === 0 && stored.every((runs) => (runs?.length ?? 0) === 0);
 }
 
 /**
@@ -178,7 +181,7 @@ export function dataProblem(tensor: Tensor): string | null {
   const decodes = !Object.hasOwn(proto, 'raw_data') && !FIXED_FIELDS[elem];
   if (decodes && elementCount(dims) > 1 << 16) return null;
   try {
-    rawBytes(tensor);
+    if (!dataRange(tensor)) rawBytes(tensor);
     return null;
   } catch (cause) {
     if (cause instanceof SisyphusError) return cause.message;
@@ -205,35 +208,6 @@ function badLength(tensor: Tensor, found: string, expected: string): SisyphusErr
     'tensor',
     `tensor '${name}': ${found}, but ${elem} [${dims}] needs ${expected}; the file is damaged`,
   );
-}
-
-function readExternal(range: ExternalRange, name: string): Uint8Array {
-  if (range.length > constants.MAX_LENGTH)
-    throw new SisyphusError('too-large', `tensor '${name}': ${range.length} bytes do not fit one buffer`);
-  let file: number;
-  try {
-    file = openSync(range.path, 'r');
-  } catch (cause) {
-    throw changed(range, cause);
-  }
-  try {
-    if (fileStamp(fstatSync(file)) !== range.stamp) throw changed(range);
-    const bytes = Buffer.allocUnsafe(range.length);
-    for (let done = 0; done < range.length; ) {
-      const read = readSync(file, bytes, done, Math.min(range.length - done, 1 << 30), range.offset + done);
-      if (read === 0) throw changed(range);
-      done += read;
-    }
-    return bytes;
-  } finally {
-    closeSync(file);
-  }
-}
-
-/** The error for a data file that is not the one that was checked. */
-export function changed(range: ExternalRange, cause?: unknown): SisyphusError {
-  const message = `${range.path}: changed or gone since the model was read; read the model again`;
-  return new SisyphusError('external-data', message, { cause });
 }
 
 type Reader = (view: DataView, index: number) => number;

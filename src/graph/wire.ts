@@ -2,10 +2,12 @@
  * Bytes <-> protobuf messages. The only file that imports protobufjs.
  *
  * Decoding copies no tensor data (byte fields are views of the input) and keeps unknown fields; encoding returns a list
- * of chunks in which large byte fields are the very views that were read, so that a model is never in memory twice.
+ * of chunks in which large byte fields are the very views that were read, so that a model is never in memory twice, or
+ * ranges of files that were not read at all.
  */
 import { createRequire } from 'node:module';
 import { SisyphusError } from '../errors.ts';
+import { type FileRange, rangeOf, readRange } from './ranges.ts';
 import { ONNX_SCHEMA } from './schema.ts';
 
 const protobuf = createRequire(import.meta.url)('protobufjs') as typeof import('protobufjs');
@@ -175,8 +177,15 @@ export function decodeModel(bytes: Buffer, where: string): ModelProto {
   return model;
 }
 
+/** A part of an encoded message: its bytes, or where they lie. */
+export type Chunk = Uint8Array | FileRange;
+
 /** The encoded message as chunks in order; large byte fields are passed through as views, not copied. */
-export function encodeModel(model: ModelProto): Uint8Array[] {
+export const encodeModel = (model: ModelProto): Uint8Array[] =>
+  encodeChunks(model).map((chunk) => (chunk instanceof Uint8Array ? chunk : readRange(chunk)));
+
+/** The same without reading anything: what was left in a file is given as a range of it. */
+export function encodeChunks(model: ModelProto): Chunk[] {
   const writer = new ChunkWriter();
   ModelType.encode(model as never, writer as unknown as InstanceType<typeof protobuf.Writer>);
   return writer.finish();
@@ -216,7 +225,11 @@ class ChunkWriter {
     return this;
   }
   bytes(value: Uint8Array) {
-    if (value.length < LARGE) this.top.small.bytes(value);
+    const range = rangeOf(value);
+    if (range) {
+      this.top.small.uint32(range.length);
+      append(this.top, [range]);
+    } else if (value.length < LARGE) this.top.small.bytes(value);
     else {
       this.top.small.uint32(value.length);
       append(this.top, [value]);
@@ -231,28 +244,31 @@ class ChunkWriter {
     const chunks = closeFrame(this.frames.pop() as Frame);
     const length = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
     this.top.small.uint32(length);
-    if (length < LARGE) for (const chunk of chunks) this.top.small.raw(chunk);
-    else append(this.top, chunks);
+    if (length >= LARGE) append(this.top, chunks);
+    else
+      for (const chunk of chunks)
+        if (chunk instanceof Uint8Array) this.top.small.raw(chunk);
+        else append(this.top, [chunk]);
     return this;
   }
-  finish(): Uint8Array[] {
+  finish(): Chunk[] {
     return closeFrame(this.top);
   }
 }
 
 interface Frame {
   small: InstanceType<typeof protobuf.Writer>;
-  readonly chunks: Uint8Array[];
+  readonly chunks: Chunk[];
 }
 
 const newFrame = (): Frame => ({ small: protobuf.Writer.create(), chunks: [] });
 
-function append(frame: Frame, chunks: Uint8Array[]) {
+function append(frame: Frame, chunks: Chunk[]) {
   closeFrame(frame);
   for (const chunk of chunks) frame.chunks.push(chunk);
 }
 
-function closeFrame(frame: Frame): Uint8Array[] {
+function closeFrame(frame: Frame): Chunk[] {
   if (frame.small.len > 0) frame.chunks.push(frame.small.finish());
   frame.small = protobuf.Writer.create();
   return frame.chunks;

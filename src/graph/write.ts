@@ -4,22 +4,15 @@ import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { SisyphusError } from '../errors.ts';
 import type { Attribute, Graph, LocalFunction, Model, Node, Port } from './ir.ts';
+import { byteCount, changed, type FileRange, fileStamp, readRange, standIn } from './ranges.ts';
 import { fileError } from './read.ts';
-import {
-  byteLength,
-  changed,
-  type ExternalRange,
-  fileStamp,
-  isExternal,
-  isUnpackedData,
-  rawBytes,
-  type Tensor,
-  tensorFromProto,
-} from './tensor.ts';
+import { byteLength, dataRange, isExternal, isUnpackedData, rawBytes, type Tensor, tensorFromProto } from './tensor.ts';
 import { allBodies } from './walk.ts';
 import {
   type AttributeProto,
+  type Chunk,
   copyMessage,
+  encodeChunks,
   encodeModel,
   type FunctionProto,
   type GraphProto,
@@ -60,15 +53,25 @@ export function encode(model: Model): Uint8Array[] {
   return encodeModel(modelToProto(model));
 }
 
+/** How many bytes `encode` would give, without reading what was left in the model's file. */
+export const encodedSize = (model: Model): number => totalLength(encodeChunks(modelToProto(model)));
+
 /**
  * The model as one buffer, for handing it to a runtime.
  * @param options.inline read external data and put it inside
  */
 export function serialize(model: Model, options: { inline?: boolean } = {}): Uint8Array {
   const proto = modelToProto(model, options.inline ? inlineTensor : keepTensor);
-  const chunks = encodeModel(proto);
-  checkedSize(chunks, 'the model');
-  return Buffer.concat(chunks);
+  const chunks = encodeChunks(proto);
+  const bytes = Buffer.allocUnsafe(checkedSize(chunks, 'the model'));
+  let at = 0;
+  for (const chunk of chunks) {
+    const place = bytes.subarray(at, at + chunk.length);
+    if (chunk instanceof Uint8Array) place.set(chunk);
+    else readRange(chunk, place);
+    at += chunk.length;
+  }
+  return bytes;
 }
 
 /**
@@ -92,7 +95,7 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
   try {
     if (layout) await writeData(layout, temporary[1] as string, options.signal);
     const place = layout ? externalizer(layout, path.basename(dataFile)) : inlineTensor;
-    const chunks = encodeModel(modelToProto(model, place));
+    const chunks = encodeChunks(modelToProto(model, place));
     const size = checkedSize(chunks, file);
     await writeChunks(chunks, temporary[0] as string, options.signal);
     options.signal?.throwIfAborted();
@@ -115,8 +118,10 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
   }
 }
 
-function checkedSize(chunks: readonly Uint8Array[], what: string): number {
-  const size = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+const totalLength = (chunks: readonly Chunk[]) => chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+
+function checkedSize(chunks: readonly Chunk[], what: string): number {
+  const size = totalLength(chunks);
   if (size >= PROTOBUF_LIMIT) throw tooLarge(what, size);
   return size;
 }
@@ -133,23 +138,32 @@ async function refuseExisting(file: string, force: boolean): Promise<void> {
     throw new SisyphusError('file', `${file}: exists already; give --force to replace it, or another name with -o`);
 }
 
-async function writeChunks(chunks: readonly Uint8Array[], file: string, signal?: AbortSignal): Promise<void> {
+async function writeChunks(chunks: readonly Chunk[], file: string, signal?: AbortSignal): Promise<void> {
   const handle = await open(file, 'wx');
+  const buffer = Buffer.allocUnsafeSlow(COPY_CHUNK); // takes memory only where a range is copied through it
   try {
     for (const batch of batches(chunks)) {
       signal?.throwIfAborted();
-      await writeAll(handle, batch, null);
+      if (Array.isArray(batch)) await writeAll(handle, batch, null);
+      else await copyRange(batch, buffer, handle, null, signal);
     }
   } finally {
     await handle.close();
   }
 }
 
-/** Many small chunks (about one for each node) go out together, and a large one in parts. */
-function* batches(chunks: readonly Uint8Array[]): Generator<Uint8Array[]> {
+/** Many small chunks (about one for each node) go out together, a large one in parts, and a range by itself. */
+function* batches(chunks: readonly Chunk[]): Generator<Uint8Array[] | FileRange> {
   let batch: Uint8Array[] = [];
   let size = 0;
-  for (const chunk of chunks)
+  for (const chunk of chunks) {
+    if (!(chunk instanceof Uint8Array)) {
+      if (batch.length > 0) yield batch;
+      yield chunk;
+      batch = [];
+      size = 0;
+      continue;
+    }
     for (let start = 0; start < chunk.length; start += WRITE_BATCH) {
       const part = chunk.subarray(start, start + WRITE_BATCH);
       batch.push(part);
@@ -159,6 +173,7 @@ function* batches(chunks: readonly Uint8Array[]): Generator<Uint8Array[]> {
       batch = [];
       size = 0;
     }
+  }
   yield batch;
 }
 
@@ -202,7 +217,7 @@ function inlineBytes(tensor: Tensor): number {
   ];
   return runs.reduce(
     (sum, run) => sum + (run ?? []).reduce((all, bytes) => all + bytes.length, 0),
-    proto.raw_data?.length ?? 0,
+    byteCount(proto.raw_data),
   );
 }
 
@@ -229,35 +244,48 @@ function planExternal(tensors: readonly Tensor[]): DataLayout | null {
 
 async function writeData(layout: DataLayout, file: string, signal?: AbortSignal): Promise<void> {
   const handle = await open(file, 'wx');
+  const buffer = Buffer.allocUnsafeSlow(COPY_CHUNK);
   try {
-    for (const { tensor, offset } of layout.places.values())
-      if (tensor.external) await copyRange(tensor.external, handle, offset, signal);
+    for (const { tensor, offset } of layout.places.values()) {
+      const range = dataRange(tensor);
+      if (range) await copyRange(range, buffer, handle, offset, signal);
       else
         for (let done = 0, bytes = rawBytes(tensor); done < bytes.length; done += WRITE_BATCH) {
           signal?.throwIfAborted();
           await writeAll(handle, [bytes.subarray(done, done + WRITE_BATCH)], offset + done);
         }
+    }
     await handle.truncate(layout.size); // in case it ends with an empty tensor
   } finally {
     await handle.close();
   }
 }
 
-async function copyRange(range: ExternalRange, to: FileHandle, position: number, signal?: AbortSignal): Promise<void> {
+/** `position` null: where the last write ended. `buffer` is what it copies through. */
+async function copyRange(
+  range: FileRange,
+  buffer: Buffer,
+  to: FileHandle,
+  position: number | null,
+  signal?: AbortSignal,
+): Promise<void> {
   const from = await open(range.path, 'r').catch((cause) => {
     throw changed(range, cause);
   });
-  try {
+  const checkStamp = async () => {
     if (fileStamp(await from.stat()) !== range.stamp) throw changed(range);
-    const buffer = Buffer.allocUnsafe(Math.min(COPY_CHUNK, range.length));
+  };
+  try {
+    await checkStamp();
     for (let done = 0; done < range.length; ) {
       signal?.throwIfAborted();
       const wanted = Math.min(buffer.length, range.length - done);
       const { bytesRead } = await from.read(buffer, 0, wanted, range.offset + done);
       if (bytesRead === 0) throw changed(range);
-      await writeAll(to, [buffer.subarray(0, bytesRead)], position + done);
+      await writeAll(to, [buffer.subarray(0, bytesRead)], position === null ? null : position + done);
       done += bytesRead;
     }
+    await checkStamp(); // what was written may have changed amid reading
   } finally {
     await from.close();
   }
@@ -269,7 +297,8 @@ const keepTensor: PlaceTensor = (tensor) => tensor.proto;
 
 function inlineTensor(tensor: Tensor): TensorProto {
   if (!tensor.external) return tensor.proto;
-  return copyMessage(tensor.proto, { raw_data: rawBytes(tensor), external_data: undefined, data_location: undefined });
+  const raw_data = standIn(tensor.external);
+  return copyMessage(tensor.proto, { raw_data, external_data: undefined, data_location: undefined });
 }
 
 function externalizer(layout: DataLayout, location: string): PlaceTensor {
