@@ -8,7 +8,7 @@ import type { Model } from './graph/ir.ts';
 import { fileError, readModel } from './graph/read.ts';
 import { isStripped } from './graph/tensor.ts';
 import { assertValid } from './graph/verify.ts';
-import { encode, writeModel } from './graph/write.ts';
+import { encodedSize, writeModel } from './graph/write.ts';
 import { type ModelSummary, summarize } from './inspect.ts';
 import { SIMPLE_PASSES } from './passes/index.ts';
 import { insertAmm } from './passes/insert-amm.ts';
@@ -80,14 +80,13 @@ export async function rewrite(input: string, options: RewriteOptions): Promise<R
   const output = options.output ?? outputName(input, 'poly');
   const original = readModel(input);
   const { model, ...report } = await rewriteModel(original, options, input);
-  const sizeOf = (candidate: Model) => encode(candidate).reduce((sum, chunk) => sum + chunk.length, 0);
   const files = options.dryRun ? new Map<string, number>() : await writeModel(model, output, options);
   return {
     input,
     output: options.dryRun ? null : output,
     files: Object.fromEntries(files),
     ...report,
-    size: { before: sizeOf(original), after: files.get(output) ?? sizeOf(model) },
+    size: { before: encodedSize(original), after: files.get(output) ?? encodedSize(model) },
   };
 }
 

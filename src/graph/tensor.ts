@@ -155,7 +155,7 @@ export function rawBytes(tensor: Tensor): Uint8Array {
  * @throws SisyphusError `tensor` where the range has the wrong length
  */
 export function dataRange(tensor: Tensor): FileRange | null {
-  const range = tensor.external ?? (isExternal(tensor.proto) ? null : rangeOf(tensor.proto.raw_data));
+  const range = tensor.external ?? rangeOf(tensor.proto.raw_data);
   if (!range) return null;
   const expected = checkedLength(tensor);
   if (range.length !== expected) throw badLength(tensor, `${range.length} bytes of data`, `${expected}`);

@@ -1,6 +1,7 @@
 /**
  * What changed in which version of the operators of the default domain, opsets 7 to 23.
- * Source: the changelog of the ONNX operators (onnx/onnx, docs/Changelog.md).
+ * After the changelog of the ONNX operators (onnx/onnx, docs/Changelog.md); checked in onnxruntime on the real models and
+ * on small graphs (test/passes/set-opset.test.ts).
  *
  * "Wider" changes only admit more element types; "clarified" ones only say better what held before. An operator that is
  * not listed is not converted, and a change that is not surely understood is listed as breaking.

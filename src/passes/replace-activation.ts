@@ -64,7 +64,7 @@ export function runReplaceActivation(model: Model, options: ReplaceActivationOpt
   };
   const leftOut = siteFilter(options, sites);
   const specFor = specChooser(options.poly, sites);
-  const polynomial = polynomialMaker();
+  const fit = fitter();
   for (const site of sites) {
     const spec = specFor(site);
     const reason = leftOut(site) ?? (spec ? null : 'no --poly is given for it');
@@ -82,10 +82,12 @@ export function runReplaceActivation(model: Model, options: ReplaceActivationOpt
         });
       continue;
     }
-    const tensor = { polynomials: site.activations.map((a) => polynomial(spec, a)), shape: site.parameterShape };
+    const fits = site.activations.map((activation) => fit(spec, activation));
+    const tensor = { polynomials: fits.map(({ coefficients }) => coefficients), shape: site.parameterShape };
     const misfit = unrepresentable(tensor, site.elem);
     if (misfit) report.skipped.push({ site: site.name, reason: misfit });
-    else report.applied.push(replaceSite(model, site, spec, tensor, options.form));
+    else
+      report.applied.push({ ...replaceSite(model, site, spec, tensor, options.form), error: fits[0]?.error ?? null });
   }
   return report;
 }
@@ -101,15 +103,23 @@ function specChooser(
   return (site) => rules.findLast(({ matches }) => matches(site))?.spec ?? null;
 }
 
-/** Most sites share one activation and one spec, so each fit is made once. */
-function polynomialMaker(): (spec: PolySpec, activation: Activation) => Coefficients {
-  const made = new Map<PolySpec, Map<Activation, Coefficients>>();
+interface Fitted {
+  readonly coefficients: Coefficients;
+  readonly error: Replacement['error'];
+}
+
+/** Most sites share one activation and one spec, so each fit is made and judged once. */
+function fitter(): (spec: PolySpec, activation: Activation) => Fitted {
+  const made = new Map<PolySpec, Map<Activation, Fitted>>();
   return (spec, activation) => {
-    const bySpec = made.get(spec) ?? new Map<Activation, Coefficients>();
+    const bySpec = made.get(spec) ?? new Map<Activation, Fitted>();
     made.set(spec, bySpec);
-    const coefficients = bySpec.get(activation) ?? polynomialFor(spec, activation);
-    bySpec.set(activation, coefficients);
-    return coefficients;
+    const known = bySpec.get(activation);
+    if (known) return known;
+    const coefficients = polynomialFor(spec, activation);
+    const error = spec.kind === 'fit' ? fitError(activation, coefficients, spec.range) : null;
+    bySpec.set(activation, { coefficients, error });
+    return { coefficients, error };
   };
 }
 
@@ -119,7 +129,7 @@ function replaceSite(
   spec: PolySpec,
   polynomial: PolynomialTensor,
   form?: Form,
-): Replacement {
+): Omit<Replacement, 'error'> {
   const { node, output, input: x } = site;
   const steps = planTensor(polynomial, form);
   const before = removeNode(node);
@@ -140,7 +150,6 @@ function replaceSite(
     depth: steps.depth,
     multiplications: steps.multiplications,
     calls: site.calls,
-    error: spec.kind === 'fit' ? fitError(activation, coefficients, spec.range) : null,
   };
 }
 

@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+
 import {
   mkdtempSync,
   readdirSync,
@@ -49,28 +51,29 @@ const tensor = (name: string, data: Uint8Array, ...rest: Buffer[]) =>
   message(field(1, data.length / 4), field(2, 1), field(8, name), field(9, data), ...rest);
 const opset = field(8, message(field(1, ''), field(2, 17)));
 /** A model that adds up its initializers; `parts` may be any fields of the graph. */
-const model = (parts: Buffer[], ...tail: Buffer[]) =>
-  message(field(1, 8), field(7, message(field(2, 'g'), ...parts)), opset, ...tail);
+const model = (parts: Buffer[], ...tail: Buffer[]) => message(field(1, 8), field(7, message(...parts)), opset, ...tail);
 const sum = (...names: string[]) =>
   field(1, message(...names.map((name) => field(1, name)), field(2, 'y'), field(3, 'sum'), field(4, 'Sum')));
 const y = field(12, field(1, 'y'));
 const usual = (a = 1.5) =>
   model([sum('a', 'b'), field(5, tensor('a', floats(a, 2))), field(5, tensor('b', floats(3, 4))), y]);
 
-/** What reading a file comes to: bytes and findings, or the code and words of the refusal. */
+const digest = (bytes: Uint8Array) => createHash('sha1').update(bytes).digest('hex');
+
+/** What reading a file comes to: its digest and findings, or the code and words of the refusal. */
 function outcome(file: string, options?: Parameters<typeof readModel>[1]) {
   try {
     const found = readModel(file, options);
     const data = found.graph.initializers.map((initializer) => {
       try {
-        return Buffer.from(rawBytes(initializer.tensor)).toString('base64');
+        return digest(rawBytes(initializer.tensor));
       } catch (cause) {
         return refusal(cause);
       }
     });
     const { initializers } = found.graph;
     return {
-      bytes: written(found),
+      digest: digest(written(found)),
       size: encodedSize(found),
       problems: verify(found),
       data,
@@ -92,11 +95,12 @@ function agree(file: string, tensorLimit = 1): boolean {
   const plain = outcome(file, { skim: NEVER });
   const skimmed = outcome(file, skimming(tensorLimit));
   expect(skimmed).toEqual(plain);
-  if (!plain.bytes) return false;
+  if (!plain.digest) return false;
   const found = readModel(file, skimming(tensorLimit));
-  expect(written(cloneModel(found)).equals(plain.bytes)).toBe(true);
-  expect(Buffer.from(serialize(found)).equals(plain.bytes)).toBe(true);
-  expect(plain.size).toBe(plain.bytes.length);
+  expect(digest(written(cloneModel(found)))).toBe(plain.digest);
+  const bytes = serialize(found);
+  expect(digest(bytes)).toBe(plain.digest);
+  expect(plain.size).toBe(bytes.length);
   return leftInFile(found).length > 0;
 }
 
@@ -105,9 +109,8 @@ describe.skipIf(sharedMissing)(`real models ${sharedMissing ? `(skipped: ${share
   let taken = 0;
   test.each(files)('%s', async (name) => {
     const file = path.join(SHARED, name);
-    for (const limit of [0, 1, 3000]) if (agree(file, limit)) taken++;
-    const plain = outcome(file, { skim: NEVER });
-    if (!plain.bytes) return;
+    for (const limit of [0, 1]) if (agree(file, limit)) taken++;
+    if (outcome(file, ALL).refused) return;
     await writeModel(readModel(file, ALL), at('out.onnx'), { externalData: false });
     expect(readFileSync(at('out.onnx')).equals(serialize(readModel(file), { inline: true }))).toBe(true);
   });
@@ -134,11 +137,17 @@ describe('a skimmed model', () => {
     expect(leftInFile(readModel(file, { skim: { file: size + 1, tensor: 0 } }))).toEqual([]);
     expect(leftInFile(readModel(file, { skim: { file: size, tensor: 8 } }))).toEqual(['a', 'b']);
     expect(leftInFile(readModel(file, { skim: { file: size, tensor: 9 } }))).toEqual([]);
+    const large = model([field(5, tensor('a', Buffer.alloc(2 ** 26))), field(5, tensor('b', floats(3, 4)))]);
+    expect(leftInFile(readModel(put(large)))).toEqual(['a']);
   });
 
   test('stays inline when it is written, whatever the sizes around it', async () => {
-    for (const count of [1, 31, 32, 1000, 4095, 600_000]) {
-      const weight = tensor('a', floats(...Array(count).keys()), field(16, message(field(1, 'k'), field(2, 'v'))));
+    for (const count of [1, 31, 32, 1000, 4095, 2_500_000]) {
+      const weight = tensor(
+        'a',
+        Buffer.alloc(4 * count, 'some bytes'),
+        field(16, message(field(1, 'k'), field(2, 'v'))),
+      );
       const bytes = model([sum('a'), field(5, weight), y]);
       const found = readModel(put(bytes), ALL);
       expect(leftInFile(found)).toEqual(['a']);
@@ -152,10 +161,15 @@ describe('a skimmed model', () => {
   test('can move its weights out, and takes external ones in', async () => {
     const large = floats(...Array(1000).keys());
     const bytes = model([sum('a', 'b'), field(5, tensor('a', large)), field(5, tensor('b', floats(3, 4))), y]);
-    await writeModel(readModel(put(bytes), ALL), at('out.onnx'), { externalData: true });
+    const file = put(bytes);
+    await writeModel(readModel(file, ALL), at('out.onnx'), { externalData: true });
     expect(readFileSync(at('out.onnx.data')).equals(large)).toBe(true);
     await writeModel(readModel(at('out.onnx'), ALL), at('back.onnx'), { externalData: false });
     expect(readFileSync(at('back.onnx')).equals(bytes)).toBe(true);
+    const stale = readModel(file, ALL);
+    utimesSync(file, 1, 1);
+    await expect(writeModel(stale, at('late.onnx'), { externalData: true })).rejects.toMatchObject({ code: 'file' });
+    expect(readdirSync(folder).sort()).toEqual(['back.onnx', 'model.onnx', 'out.onnx', 'out.onnx.data']);
   });
 
   test('of the wrong length is not moved out', async () => {
@@ -177,7 +191,7 @@ describe('a skimmed model', () => {
       const found = readModel(at(name), ALL);
       const [a, b] = found.graph.initializers;
       if (!a || !b) throw new Error('no initializers');
-      setInitializer(found, a.value, makeTensor('a', 'float', [2], [7, 8]));
+      setInitializer(a.value, makeTensor('a', 'float', [2], [7, 8]));
       expect(leftInFile(found)).toEqual(['b']);
       await writeModel(found, file, { force: true });
       expect(
@@ -208,15 +222,27 @@ describe('a skimmed model', () => {
         code: 'file',
         message: expect.stringContaining('model.onnx: changed or gone'),
       });
-      await expect(writeModel(found, at('out.onnx'))).rejects.toThrow(refused);
-      await expect(writeModel(found, at('out.onnx'), { externalData: true }))
-        .resolves.toBeDefined()
-        .catch(() => {});
+      for (const options of [{}, { externalData: true }])
+        await expect(writeModel(found, at('out.onnx'), options)).rejects.toThrow(refused);
+      expect(readdirSync(folder).filter((name) => name !== 'model.onnx')).toEqual([]);
       expect(() => serialize(found)).toThrow(refused);
       expect(() => encode(found)).toThrow(refused);
       expect(() => rawBytes(found.graph.initializers[0]?.tensor as never)).toThrow(refused);
       for (const name of readdirSync(folder)) rmSync(at(name));
     }
+  });
+
+  test('is refused when its file changes amid writing', async () => {
+    const file = put(model([field(5, tensor('a', Buffer.alloc(10_000_000))), y]));
+    const { signal } = new AbortController();
+    let looks = 0;
+    signal.throwIfAborted = () => {
+      if (++looks === 4) utimesSync(file, 1, 1); // the batch before the weight, the weight, its first part and its second
+    };
+    const done = writeModel(readModel(file, ALL), at('out.onnx'), { signal });
+    await expect(done).rejects.toThrow(expect.objectContaining({ code: 'file' }));
+    expect(looks).toBeGreaterThan(4);
+    expect(readdirSync(folder)).toEqual(['model.onnx']);
   });
 
   test('stops at an abort and leaves nothing', async () => {
@@ -392,7 +418,7 @@ describe('damaged files', () => {
     const small = sharedModels('models', 'odd').filter((name) => statSync(path.join(SHARED, name)).size < 20_000);
     const files = small.map((name) => readFileSync(path.join(SHARED, name))).filter((bytes) => bytes.length > 0);
     // Mostly structure, so that mutations hit lengths and tags.
-    files.push(usual(), ...Object.values({ lenet: readFileSync(path.join(REPOSITORY, 'models/lenet.onnx')) }));
+    files.push(usual(), readFileSync(path.join(REPOSITORY, 'models/lenet.onnx')));
     let taken = 0;
     for (let i = 0; i < MUTATIONS; i++) {
       const bytes = i % 2 ? usual() : pick(rng, files);
