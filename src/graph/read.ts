@@ -34,6 +34,8 @@ export function readModel(file: string, options: { skim?: SkimLimits } = {}): Mo
   try {
     const stat = statSync(file);
     if (stat.isDirectory()) throw new SisyphusError('file', `${file}: is a folder; give the .onnx file inside it`);
+    if (stat.isCharacterDevice() || stat.isBlockDevice())
+      throw new SisyphusError('file', `${file}: is a device, not a file`);
     if (stat.size >= MAX_FILE)
       throw new SisyphusError(
         'file',
@@ -46,7 +48,13 @@ export function readModel(file: string, options: { skim?: SkimLimits } = {}): Mo
     if (cause instanceof SisyphusError) throw cause;
     throw fileError(file, cause);
   }
-  return parseModel(bytes, { where: file, folder });
+  try {
+    return parseModel(bytes, { where: file, folder });
+  } catch (cause) {
+    // Several models may be read at once, so what a tensor lacks is said of its file.
+    if (!(cause instanceof SisyphusError) || cause.message.startsWith(file)) throw cause;
+    throw new SisyphusError(cause.code, `${file}: ${cause.message}`, { cause });
+  }
 }
 
 /** What the operating system said, in words. */

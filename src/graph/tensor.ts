@@ -172,8 +172,8 @@ export function isStripped(tensor: Tensor): boolean {
 }
 
 /**
- * What is wrong with the data's length, or null; data that was left out altogether is not wrong. Looks at sizes, and decodes only what is stored as short runs of
- * variable-length numbers.
+ * What is wrong with the data's length, or null; data that was left out altogether is not wrong. Looks at sizes, and
+ * decodes only what is stored as short runs of variable-length numbers.
  */
 export function dataProblem(tensor: Tensor): string | null {
   const { elem, proto, dims } = tensor;
@@ -181,7 +181,10 @@ export function dataProblem(tensor: Tensor): string | null {
   const decodes = !Object.hasOwn(proto, 'raw_data') && !FIXED_FIELDS[elem];
   if (decodes && elementCount(dims) > 1 << 16) return null;
   try {
-    if (!dataRange(tensor)) rawBytes(tensor);
+    const range = dataRange(tensor);
+    if (!range) rawBytes(tensor);
+    else if (range.length !== checkedLength(tensor))
+      throw badLength(tensor, `${range.length} bytes of data`, `${checkedLength(tensor)}`);
     return null;
   } catch (cause) {
     if (cause instanceof SisyphusError) return cause.message;

@@ -5,12 +5,10 @@
  * of chunks in which large byte fields are the very views that were read, so that a model is never in memory twice, or
  * ranges of files that were not read at all.
  */
-import { createRequire } from 'node:module';
+import protobuf from 'protobufjs';
 import { SisyphusError } from '../errors.ts';
 import { type FileRange, rangeOf, readRange } from './ranges.ts';
 import { ONNX_SCHEMA } from './schema.ts';
-
-const protobuf = createRequire(import.meta.url)('protobufjs') as typeof import('protobufjs');
 
 /** Fields that this schema does not know are kept by protobufjs in `$unknowns` (raw bytes, tag included). */
 export interface Message {
