@@ -64,7 +64,7 @@ export function runReplaceActivation(model: Model, options: ReplaceActivationOpt
   };
   const leftOut = siteFilter(options, sites);
   const specFor = specChooser(options.poly, sites);
-  const fit = fitter();
+  const fitted = fitter();
   for (const site of sites) {
     const spec = specFor(site);
     const reason = leftOut(site) ?? (spec ? null : 'no --poly is given for it');
@@ -82,7 +82,7 @@ export function runReplaceActivation(model: Model, options: ReplaceActivationOpt
         });
       continue;
     }
-    const fits = site.activations.map((activation) => fit(spec, activation));
+    const fits = site.activations.map((activation) => fitted(spec, activation));
     const tensor = { polynomials: fits.map(({ coefficients }) => coefficients), shape: site.parameterShape };
     const misfit = unrepresentable(tensor, site.elem);
     if (misfit) report.skipped.push({ site: site.name, reason: misfit });
