@@ -6,5 +6,6 @@ export default defineConfig({
     exclude: ['test/slow/**'],
     pool: 'forks',
     testTimeout: 60_000,
+    env: { ORT_DISABLE_TELEMETRY: '1' }, // for the tests that load onnxruntime themselves
   },
 });

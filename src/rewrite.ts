@@ -98,6 +98,12 @@ export type ModelRewrite = Pick<RewriteReport, 'passes' | 'before' | 'after' | '
 export async function rewriteModel(original: Model, options: RewriteOptions, where = 'model'): Promise<ModelRewrite> {
   const specs = (options.poly ?? []).map(parseSiteSpec);
   const simple = (options.passes ?? []).map(simplePass);
+  const selects = [options.only, options.skip, options.activations].some((option) => option !== undefined);
+  if (selects && specs.length === 0 && !options.amm && !options.mm)
+    throw new SisyphusError(
+      'usage',
+      '--only, --skip and --activations choose sites for --poly, --amm or --mm: give one',
+    );
   if (options.amm && options.mm) throw new SisyphusError('usage', '--amm and --mm exclude each other');
   if (specs.length + simple.length === 0 && !options.amm && !options.mm && options.opset === undefined)
     throw new SisyphusError('usage', 'nothing to do: give --poly (deg=4,a=5), --passes, --amm, --mm or --opset');
@@ -106,7 +112,13 @@ export async function rewriteModel(original: Model, options: RewriteOptions, whe
 
   const model = cloneModel(original);
   const reports: PassReport[] = [];
-  if (options.opset !== undefined) reports.push(await setOpsetPass.run(model, { opset: options.opset }));
+  if (options.opset !== undefined) {
+    const report = await setOpsetPass.run(model, { opset: options.opset });
+    const [refusal] = report.skipped;
+    if (refusal && model.opsets.get('') !== options.opset)
+      throw new SisyphusError('unsupported', `${where}: can't become opset ${options.opset}: ${refusal.reason}`);
+    reports.push(report);
+  }
   for (const pass of simple) {
     reports.push(await pass.run(model, {}));
     assertValid(model, `after ${pass.name}`);
@@ -161,7 +173,7 @@ async function checkExact(
   if (!any) return { skipped: 'no exact pass was asked for; replacing an activation changes the function by design' };
   if (!exact) return { skipped: 'replace-maxpool changes the function by design' };
   const { check: runs, seed = 0, rtol } = options;
-  const outcome = await checkEqual(original, model, { runs, seed, ...(rtol !== undefined && { rtol }) });
+  const outcome = await checkEqual(original, model, { runs, seed, ...(rtol !== undefined && { rtol, atol: 0 }) });
   if (outcome.passed) return outcome;
   throw new SisyphusError(
     'gate',

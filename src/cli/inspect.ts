@@ -6,6 +6,9 @@ export function inspectCommand(program: Command, streams: Streams): void {
   program
     .command('inspect')
     .summary('what is in a model, or in several side by side')
+    .description(
+      'Shows operators, inputs and outputs, activation sites with their shapes, parameters, multiply-accumulates (MACs)\nand multiplicative depth; several models in one table.',
+    )
     .argument('<models...>', 'ONNX files')
     .action((files: string[], flags: CommonOptions) => {
       const output = makeOutput(streams, flags);
@@ -50,7 +53,10 @@ function rows(models: readonly InspectedModel[]): string[][] {
     row('parameters', (model) => thousands(model.parameters)),
     row('MACs per input', (model) => thousands(model.macs)),
     row('multiplicative depth', (model) => `${model.depth}`),
-    row('non-polynomial operators', (model) => `${model.nonPolynomial}`),
+    row('non-polynomial operators', ({ nonPolynomialNodes }) => {
+      const kinds = Object.entries(nonPolynomialNodes).map(([op, count]) => `${count} ${op}`);
+      return kinds.length > 0 ? kinds.join(', ') : 'none';
+    }),
     row('activation sites', (model) => `${model.sites.reduce((sum, { calls }) => sum + calls, 0)}`),
     row('activation elements per input', (model) =>
       model.activationElements === null ? '?' : thousands(model.activationElements),

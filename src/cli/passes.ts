@@ -6,6 +6,7 @@ export function passesCommand(program: Command, streams: Streams): void {
   program
     .command('passes')
     .summary('list the rewrites')
+    .description('Lists the rewrites and the options of `rewrite` that ask for them.')
     .action((flags: CommonOptions) => {
       const output = makeOutput(streams, flags);
       const passes = listPasses();

@@ -87,11 +87,13 @@ export function rewriteCommand(program: Command, streams: Streams, signal: Abort
           ? 'dry run: nothing was written'
           : `wrote ${written.map(([name, size]) => `${name} (${bytes(size)})`).join(' and ')}`,
       );
-      if (report.output) output.say(dim(`next: sisyphus inspect ${quoted(file)} ${quoted(report.output)}`));
+      if (report.output) output.say(dim(`next: ${COMMAND} inspect ${quoted(file)} ${quoted(report.output)}`));
       output.finish(report);
     });
 }
 
+/** How the user called it. */
+const COMMAND = process.env.npm_command === 'exec' ? 'npx sisyphus' : 'sisyphus';
 const quoted = (path: string) => (/^[\w./@%+=:-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
 function toOptions(flags: Flags): RewriteOptions {
@@ -125,6 +127,8 @@ function tell(
         : `  check passed: ${report.check.runs} random inputs, largest difference ${report.check.maxError.toPrecision(3)} at a scale of ${report.check.scale.toPrecision(3)}`,
     );
   output.say(changes(report.before, report.after, size));
+  const left = Object.entries(report.after.nonPolynomialNodes).map(([op, count]) => `${count} ${op}`);
+  if (left.length > 0) output.say(`  not polynomial yet: ${left.join(', ')}`);
 }
 
 function tellPass(output: Output, report: PassReport, verbose: boolean): void {
@@ -134,19 +138,22 @@ function tellPass(output: Output, report: PassReport, verbose: boolean): void {
     `  ${bold(report.pass)}: ${applied.length + folded} done${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}`,
   );
   if (report.pass === 'replace-activation' && applied.length + folded === 0)
-    output.say(
-      '    no eligible activation: nothing is replaced (--activations all would also take sigmoid, tanh, gelu, …)',
-    );
-  if (verbose) for (const { site, detail } of applied) output.say(`    ${site}: ${detail}`);
-  else for (const line of summary(applied)) output.say(`    ${line}`);
-  const reasons = groupBy(skipped, ({ reason }) => reason);
-  for (const [reason, sites] of reasons) {
+    output.say(`    no eligible activation: nothing is replaced${skipped.length > 0 ? '' : ALL_KINDS}`);
+  const done = verbose ? applied.map(({ site, detail }) => `${site}: ${detail}`) : summary(applied);
+  const left = [...groupBy(skipped, ({ reason }) => reason)].map(([reason, sites]) => {
     const names = sites.map(({ site }) => site);
-    const shown =
-      verbose || names.length <= 3 ? names.join(', ') : `${names.slice(0, 2).join(', ')} and ${names.length - 2} more`;
-    output.say(`    skipped ${shown}: ${reason}`);
+    const short = verbose || names.length <= 3;
+    return `skipped ${short ? names.join(', ') : `${names.slice(0, 2).join(', ')} and ${names.length - 2} more`}: ${reason}`;
+  });
+  for (const lines of [done, left]) {
+    const shown = verbose ? lines : lines.slice(0, SHOWN);
+    for (const line of shown) output.say(`    ${line}`);
+    if (lines.length > shown.length) output.say(`    … and ${lines.length - shown.length} more lines like these (-v)`);
   }
 }
+
+const ALL_KINDS = ' (--activations all would also take sigmoid, tanh, gelu, …)';
+const SHOWN = 5; // lines of a pass; -v shows all
 
 /** Sites that got the same polynomial on one line. */
 function summary(applied: PassReport['applied']): string[] {
@@ -156,9 +163,16 @@ function summary(applied: PassReport['applied']): string[] {
   return [...groups.values()].map((group) => {
     const change = group[0] as Replacement;
     if (!change.coefficients) return `${group.length} x ${change.detail}`;
-    const error = change.error ? `; off by at most ${change.error.max.toPrecision(3)} there` : '';
+    const error = change.error ? `; ${errorText(change.error)}` : '';
     return `${group.length} x ${change.detail}: ${polynomialText(change.coefficients)}${error}`;
   });
+}
+
+function errorText({ max, exact }: NonNullable<Replacement['error']>): string {
+  const text = `off by at most ${max.toPrecision(3)} there`;
+  return max <= 1.5 * exact
+    ? text
+    : `${text} (${exact.toPrecision(3)} but for rounding: take a lower degree, or --form horner)`;
 }
 
 /** What differs between the two models; equal rows are left out. */

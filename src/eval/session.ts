@@ -86,6 +86,8 @@ type Runtime = typeof import('onnxruntime-node');
 let loading: Promise<Runtime> | undefined;
 
 function runtime(): Promise<Runtime> {
+  // It would report file names and hardware to its makers, and keep a database of that in the user's home.
+  process.env.ORT_DISABLE_TELEMETRY ??= '1';
   loading ??= import('onnxruntime-node').then((ort) => {
     ort.env.logLevel = 'fatal'; // failures arrive as exceptions; its own log would only repeat them on stderr
     return ort;

@@ -16,8 +16,9 @@ export interface Cost {
   readonly nodes: Readonly<Record<string, number>>;
   /** Multiplicative depth. */
   readonly depth: number;
-  /** Operators that are no polynomials of the data. */
+  /** Operators that are no polynomials of the data, and how many of each kind. */
   readonly nonPolynomial: number;
+  readonly nonPolynomialNodes: Readonly<Record<string, number>>;
 }
 
 /**
@@ -49,7 +50,8 @@ export function cost(model: Model, types: Types): Cost {
     macs: Math.round(totals.macs / batchSize(model, types)),
     nodes: histogram(model),
     depth: Math.max(0, ...outputs.map((flow) => flow.get(0) ?? 0)),
-    nonPolynomial: totals.nonPolynomial,
+    nonPolynomial: [...totals.nonPolynomial.values()].reduce((a, b) => a + b, 0),
+    nonPolynomialNodes: Object.fromEntries(totals.nonPolynomial),
   };
 }
 
@@ -68,11 +70,14 @@ function histogram(model: Model): Record<string, number> {
   for (const [root, times] of [[model.graph, 1] as const, ...callCounts(model)])
     for (const body of times > 0 ? bodiesWithin(root) : [])
       for (const node of body.nodes) {
-        const name = node.domain === '' ? node.op : `${node.domain}::${node.op}`;
+        const name = nodeKind(node);
         if (!find(node)) counts.set(name, (counts.get(name) ?? 0) + times);
       }
   return Object.fromEntries(counts);
 }
+
+/** An operator's name, with its domain where that is not the default one. */
+const nodeKind = ({ domain, op }: Node): string => (domain === '' ? op : `${domain}::${op}`);
 
 function batchSize(model: Model, types: Types): number {
   const input = model.graph.inputs.find(({ value }) => !value.initializer)?.value;
@@ -93,17 +98,23 @@ const CONSTANT: Flow = new Map();
 
 interface Totals {
   readonly macs: number;
-  readonly nonPolynomial: number;
+  /** How many of each operator. */
+  readonly nonPolynomial: ReadonlyMap<string, number>;
 }
 interface Result {
   readonly outputs: readonly Flow[];
   readonly totals: Totals;
 }
-const NOTHING: Totals = { macs: 0, nonPolynomial: 0 };
-const plus = (a: Totals, b: Totals): Totals => ({
-  macs: a.macs + b.macs,
-  nonPolynomial: a.nonPolynomial + b.nonPolynomial,
-});
+const NOTHING: Totals = { macs: 0, nonPolynomial: new Map() };
+const only = (node: Node, counts: boolean): Totals['nonPolynomial'] =>
+  counts ? new Map([[nodeKind(node), 1]]) : NOTHING.nonPolynomial;
+
+function plus(a: Totals, b: Totals): Totals {
+  if (b.nonPolynomial.size === 0) return { macs: a.macs + b.macs, nonPolynomial: a.nonPolynomial };
+  const nonPolynomial = new Map(a.nonPolynomial);
+  for (const [kind, count] of b.nonPolynomial) nonPolynomial.set(kind, (nonPolynomial.get(kind) ?? 0) + count);
+  return { macs: a.macs + b.macs, nonPolynomial };
+}
 
 interface State {
   readonly model: Model;
@@ -150,7 +161,7 @@ function nodeFlow(state: State, node: Node, inputs: readonly Flow[], env: Map<Va
   if (levels === KNOWN) return { outputs: [], totals: NOTHING };
   const polynomial = levels !== NON_POLYNOMIAL;
   const out = join(inputs, polynomial ? levels : 0);
-  const totals = { macs: nodeMacs(node, types), nonPolynomial: polynomial ? 0 : 1 };
+  const totals = { macs: nodeMacs(node, types), nonPolynomial: only(node, !polynomial) };
   return { outputs: node.outputs.map(() => out), totals };
 }
 
@@ -194,7 +205,7 @@ function nestedFlow(
   const branches = possible.map((graph) => flowThrough(state, graph, env, types));
   const choice = join(op === 'If' ? inputs.slice(0, 1) : inputs);
   const outputs = node.outputs.map((_, i) => join([choice, ...branches.map((branch) => branch.outputs[i])]));
-  const own = { macs: 0, nonPolynomial: isData(choice) ? 1 : 0 };
+  const own = { macs: 0, nonPolynomial: only(node, isData(choice)) };
   return { outputs, totals: branches.map(({ totals }) => totals).reduce(plus, own) };
 }
 
@@ -219,7 +230,7 @@ function loopFlow(
     const late = (flow: Flow, i: number) => i < states && !isData(flow) && isData(results[i]);
     if (!carried.some(late)) {
       const choice = join(isLoop ? [...inputs.slice(0, lead), ...outputs.slice(0, 1)] : []);
-      const own = { macs: 0, nonPolynomial: isData(choice) ? 1 : 0 };
+      const own = { macs: 0, nonPolynomial: only(node, isData(choice)) };
       const merged = results.map((flow, i) => join([choice, flow, ...carried.slice(i, i < states ? i + 1 : i)]));
       return { outputs: merged, totals: plus(totals, own) };
     }
@@ -230,21 +241,21 @@ function loopFlow(
 
 /** Multiply-accumulates of one node, with sizes that are not known counted as 1. */
 function nodeMacs(node: Node, types: Types): number {
-  if (node.domain !== '') return 0;
   const shape = (value: Value | null | undefined): readonly Dim[] => (value && types.get(value).shape) || [];
   const [x, second, , fourth] = node.inputs.map(shape);
   const out = shape(node.outputs[0]);
-  const quantised = node.op.startsWith('QLinear');
+  const quantised = /^(QLinear|com.microsoft::QGemm)/.test(nodeKind(node));
   const data = x ?? [];
   const weights = (quantised ? fourth : second) ?? [];
-  switch (node.op) {
+  switch (nodeKind(node)) {
     case 'Conv':
     case 'ConvInteger':
     case 'QLinearConv':
       return size(out) * size(weights.slice(1));
     case 'ConvTranspose':
       return size(data) * size(weights.slice(1));
-    case 'Gemm': {
+    case 'Gemm':
+    case 'com.microsoft::QGemm': {
       const known = weights.length === 2 && weights.every((dim) => typeof dim === 'number');
       return known ? size(weights) * size(out.slice(0, 1)) : size(data) * size(out.slice(1));
     }

@@ -28,6 +28,11 @@ const table = (operators: string, rule: Rule): Record<string, Rule> =>
 
 const sameType: Rule = (call) => [fact(input(call, 0).elem, input(call, 0).shape)];
 
+/** A, its scale and zero point, B, its scale and zero point, … */
+const quantisedPair: Rule = (call) => [
+  fact(input(call, 0).elem, broadcast([input(call, 0).shape, input(call, 3).shape])),
+];
+
 const predicate: Rule = (call) => [fact('bool', input(call, 0).shape)];
 const not: Rule = (call) => {
   const { shape, data } = input(call, 0);
@@ -174,6 +179,13 @@ export const RULES: ReadonlyMap<string, Rule> = new Map(
     ],
     MatMulInteger: (call: Call) => [fact('int32', matMulShape(input(call, 0).shape, input(call, 1).shape))],
     QLinearMatMul: (call: Call) => [fact(input(call, 7).elem, matMulShape(input(call, 0).shape, input(call, 3).shape))],
+    // onnxruntime's own, which its quantiser writes between the standard ones.
+    'com.microsoft::QLinearAdd': quantisedPair,
+    'com.microsoft::QLinearMul': quantisedPair,
+    'com.microsoft::QGemm': (call: Call) => {
+      const [product] = gemm({ ...call, inputs: [call.inputs[0] ?? null, call.inputs[3] ?? null] });
+      return product ? [call.inputs[7] ? product : fact('float', product.shape)] : []; // a scale for the result quantises it
+    },
     QuantizeLinear: quantize,
     DequantizeLinear: dequantize,
     DynamicQuantizeLinear: (call: Call) => [fact('uint8', input(call, 0).shape), fact('float', []), fact('uint8', [])],
@@ -184,7 +196,8 @@ export const RULES: ReadonlyMap<string, Rule> = new Map(
 
 /** What holds of an operator's outputs, whatever the run: empty where nothing is known, also of invalid nodes. */
 export function applyRule(call: Call): readonly Fact[] {
-  const rule = call.node.domain === '' ? RULES.get(call.node.op) : undefined;
+  const { domain, op } = call.node;
+  const rule = RULES.get(domain === '' ? op : `${domain}::${op}`);
   if (!rule) return [];
   try {
     return rule(call);

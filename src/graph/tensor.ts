@@ -96,6 +96,14 @@ export function makeTensor(
   return fromRaw(name, elem, dims, encodeNumbers(elem, values, name));
 }
 
+/** Rounding to a floating-point element type, as its arithmetic does; the identity for double. */
+export function rounding(elem: ElementType): (value: number) => number {
+  if (elem === 'float') return Math.fround;
+  if (elem === 'float16') return (value) => float16ToNumber(numberToFloat16(value));
+  if (elem === 'bfloat16') return (value) => bfloat16ToNumber(numberToBfloat16(value));
+  return (value) => value;
+}
+
 /** A tensor over raw little-endian bytes, which are not copied. */
 export function fromRaw(name: string, elem: ElementType, dims: readonly number[], bytes: Uint8Array): Tensor {
   const proto = message<TensorProto>('TensorProto', {

@@ -10,7 +10,7 @@
  * Conditions: one operator as activation, in a graph (not in a function); for MM a known rank.
  * A constant channel (max = min) has no range to divide by: AMM divides by 1 there, MM adds a tiny number to every range.
  */
-import { SisyphusError } from '../errors.ts';
+import { didYouMean, SisyphusError } from '../errors.ts';
 import { intsAttribute } from '../graph/attributes.ts';
 import { addConstant, addNode, setInput } from '../graph/edit.ts';
 import type { ElementType, Model, Value } from '../graph/ir.ts';
@@ -44,6 +44,7 @@ function runInsertAmm(model: Model, options: InsertAmmOptions): PassReport {
   const { sites } = findActivations(model, types, selectedKinds(options));
   const report = emptyReport(insertAmm.name);
   const leftOut = siteFilter(options, sites);
+  if (statistics) refuseStrangers(statistics, findActivations(model, types).sites);
   for (const site of sites) {
     const reason = leftOut(site) ?? unsuited(site);
     if (reason) {
@@ -57,6 +58,18 @@ function runInsertAmm(model: Model, options: InsertAmmOptions): PassReport {
     else report.applied.push({ site: site.name, ...result });
   }
   return report;
+}
+
+/** Statistics of another model, or a misspelt name, would otherwise go unnoticed. */
+function refuseStrangers(statistics: ActivationStatistics, sites: readonly ActivationSite[]): void {
+  const names = sites.map(({ name }) => name);
+  const known = new Set(names);
+  const stranger = Object.keys(statistics.sites).find((name) => !known.has(name));
+  if (stranger !== undefined)
+    throw new SisyphusError(
+      'file',
+      `--amm: the statistics name '${stranger}', which is no activation of this model${didYouMean(stranger, names.slice(0, 8))}`,
+    );
 }
 
 type Result = { readonly detail: string } | { readonly reason: string };
@@ -85,7 +98,7 @@ function insertStored(
   const channels = shape[1];
   if (channelMin.length !== channelMax.length || (typeof channels === 'number' && channels !== channelMin.length))
     throw new SisyphusError(
-      'spec',
+      'file',
       `--amm: site '${site.name}' has ${channels} channels, but the statistics hold ${channelMin.length} minima and ${channelMax.length} maxima`,
     );
   const ranges = channelMin.map((min, c) => {
@@ -161,5 +174,5 @@ function insertTrue(model: Model, types: Types, site: ActivationSite, alpha: num
   const unit = step('Div', 'unit', step('Sub', 'offset', site.input, min), range);
   const scaled = step('Mul', 'scaled', unit, scalar('alpha', alpha));
   setInput(site.node, 0, step('Sub', 'out', scaled, scalar('beta', beta)));
-  return { detail: `min and max over axes ${axes.join(', ')} at run time` };
+  return { detail: `min and max over axes ${axes.join(', ')} at run time, so results depend on the batch` };
 }

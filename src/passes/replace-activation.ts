@@ -7,12 +7,12 @@
  */
 import { constantOf } from '../graph/constants.ts';
 import { addConstant, pruneUnused, removeNode, replaceUses } from '../graph/edit.ts';
-import type { Model } from '../graph/ir.ts';
+import type { ElementType, Model } from '../graph/ir.ts';
 import { inferTypes } from '../graph/shapes.ts';
-import { makeTensor, toNumbers } from '../graph/tensor.ts';
+import { makeTensor, rounding, toNumbers } from '../graph/tensor.ts';
 import type { Activation } from '../poly/activations.ts';
-import { type Coefficients, fitError } from '../poly/fit.ts';
-import type { Form, Plan } from '../poly/plan.ts';
+import { type Coefficients, evaluate, fitError } from '../poly/fit.ts';
+import { evaluatePlan, type Form, type Plan } from '../poly/plan.ts';
 import { formatSpec, type PolySpec, polynomialFor, type SiteSpec } from '../poly/spec.ts';
 import { type ActivationSite, findActivations } from './activation-sites.ts';
 import { emitPolynomial, type PolynomialTensor, planTensor, unrepresentable } from './emit-polynomial.ts';
@@ -37,8 +37,11 @@ export interface Replacement extends Change {
   readonly multiplications: Plan['multiplications'];
   /** How often one run evaluates the site (above 1 inside functions). */
   readonly calls: number;
-  /** Largest and rms difference to the activation on [-a, a], for fits. */
-  readonly error: { readonly max: number; readonly rms: number } | null;
+  /**
+   * Difference to the activation on [-a, a], for fits: largest and rms as the nodes compute it in the graph's element
+   * type, and the largest one without rounding. Of the worst channel.
+   */
+  readonly error: { readonly max: number; readonly rms: number; readonly exact: number } | null;
 }
 
 export interface ReplaceActivationReport extends PassReport {
@@ -64,7 +67,7 @@ export function runReplaceActivation(model: Model, options: ReplaceActivationOpt
   };
   const leftOut = siteFilter(options, sites);
   const specFor = specChooser(options.poly, sites);
-  const fitted = fitter();
+  const prepare = preparer(options.form);
   for (const site of sites) {
     const spec = specFor(site);
     const reason = leftOut(site) ?? (spec ? null : 'no --poly is given for it');
@@ -82,12 +85,10 @@ export function runReplaceActivation(model: Model, options: ReplaceActivationOpt
         });
       continue;
     }
-    const fits = site.activations.map((activation) => fitted(spec, activation));
-    const tensor = { polynomials: fits.map(({ coefficients }) => coefficients), shape: site.parameterShape };
-    const misfit = unrepresentable(tensor, site.elem);
-    if (misfit) report.skipped.push({ site: site.name, reason: misfit });
-    else
-      report.applied.push({ ...replaceSite(model, site, spec, tensor, options.form), error: fits[0]?.error ?? null });
+    const prepared = prepare(spec, site);
+    const problem = unrepresentable(prepared.tensor, site.elem) ?? overflow(prepared, site.elem);
+    if (problem) report.skipped.push({ site: site.name, reason: problem });
+    else report.applied.push(replaceSite(model, site, spec, prepared));
   }
   return report;
 }
@@ -103,41 +104,68 @@ function specChooser(
   return (site) => rules.findLast(({ matches }) => matches(site))?.spec ?? null;
 }
 
-interface Fitted {
-  readonly coefficients: Coefficients;
+/** Everything that a site's replacement takes. */
+interface Prepared {
+  readonly tensor: PolynomialTensor;
+  readonly steps: Plan;
   readonly error: Replacement['error'];
 }
 
-/** Most sites share one activation and one spec, so each fit is made and judged once. */
-function fitter(): (spec: PolySpec, activation: Activation) => Fitted {
-  const made = new Map<PolySpec, Map<Activation, Fitted>>();
-  return (spec, activation) => {
-    const bySpec = made.get(spec) ?? new Map<Activation, Fitted>();
-    made.set(spec, bySpec);
-    const known = bySpec.get(activation);
-    if (known) return known;
-    const coefficients = polynomialFor(spec, activation);
-    const error = spec.kind === 'fit' ? fitError(activation, coefficients, spec.range) : null;
-    bySpec.set(activation, { coefficients, error });
-    return { coefficients, error };
+/** Most sites share one activation, spec and element type, so each fit is made and judged once. */
+function preparer(form?: Form): (spec: PolySpec, site: ActivationSite) => Prepared {
+  const made = new Map<PolySpec, Map<Activation, Map<ElementType, Prepared>>>();
+  return (spec, site) => {
+    const byActivation = into(made, spec, () => new Map<Activation, Map<ElementType, Prepared>>());
+    const [only, ...others] = site.activations;
+    if (!only || others.length > 0) return prepareSite(spec, site, form);
+    const byElem = into(byActivation, only, () => new Map<ElementType, Prepared>());
+    return into(byElem, site.elem, () => prepareSite(spec, site, form));
   };
+}
+
+function into<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  const value = map.get(key) ?? make();
+  map.set(key, value);
+  return value;
+}
+
+function prepareSite(spec: PolySpec, site: ActivationSite, form?: Form): Prepared {
+  const polynomials = site.activations.map((activation) => polynomialFor(spec, activation));
+  const tensor = { polynomials, shape: site.parameterShape };
+  const steps = planTensor(tensor, form);
+  if (spec.kind !== 'fit') return { tensor, steps, error: null };
+  const round = rounding(site.elem);
+  const errors = site.activations.map((activation, i) => {
+    const coefficients = polynomials[i] ?? [];
+    const emitted = fitError(activation, (x) => evaluatePlan(steps, coefficients, x, round), spec.range);
+    return { ...emitted, exact: fitError(activation, (x) => evaluate(coefficients, x), spec.range).max };
+  });
+  // NaN is worse than any number.
+  const worst = errors.reduce((a, b) => (a.max >= b.max || Number.isNaN(a.max) ? a : b));
+  return { tensor, steps, error: worst };
+}
+
+/** High powers of a wide range leave the element type before their small coefficients bring them back. */
+function overflow({ error, steps }: Prepared, elem: ElementType): string | null {
+  if (!error || Number.isFinite(error.max)) return null;
+  const remedy =
+    steps.form === 'horner' ? 'take a lower degree or a smaller range' : 'take --form horner, or a lower degree';
+  return `its evaluation (${steps.form}) overflows ${elem} within the range; ${remedy}`;
 }
 
 function replaceSite(
   model: Model,
   site: ActivationSite,
   spec: PolySpec,
-  polynomial: PolynomialTensor,
-  form?: Form,
-): Omit<Replacement, 'error'> {
+  { tensor, steps, error }: Prepared,
+): Replacement {
   const { node, output, input: x } = site;
-  const steps = planTensor(polynomial, form);
   const before = removeNode(node);
   const place = { body: node.body, before, name: `${site.name}/poly`, elem: site.elem };
-  emitPolynomial(model, place, { tensor: polynomial, steps }, x, output);
+  emitPolynomial(model, place, { tensor, steps }, x, output);
   pruneUnused(node.inputs);
 
-  const [coefficients = [], activation] = [polynomial.polynomials[0], site.activations[0] as Activation];
+  const [coefficients = [], activation] = [tensor.polynomials[0], site.activations[0] as Activation];
   const several = site.activations.length > 1 ? `, ${site.activations.length} channels` : '';
   const called = site.calls === 1 ? '' : `, in a function that runs ${site.calls} times`;
   return {
@@ -150,6 +178,7 @@ function replaceSite(
     depth: steps.depth,
     multiplications: steps.multiplications,
     calls: site.calls,
+    error,
   };
 }
 

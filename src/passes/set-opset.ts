@@ -84,7 +84,7 @@ function convertNode(site: OpsetSite, current: number, target: number): string |
     const [given] = referenced(node);
     const reason =
       step !== fine && given !== undefined ? `its attribute '${given}' is given by the function's caller` : step(site);
-    if (reason !== null) return `${label(node)}: ${node.op} changed in opset ${change.since}: ${reason}`;
+    if (reason !== null) return `${label(node)} changed in opset ${change.since}: ${reason}`;
   }
   return null;
 }

@@ -52,6 +52,25 @@ export function plan(coefficients: Coefficients, form?: Form): Plan {
   return plans.reduce((best, next) => (lexicographicallyLess(cost(next), cost(best)) ? next : best));
 }
 
+/**
+ * What the steps compute for `x`, rounded after each as the element type of a graph does.
+ * @param round to the element type; the identity for float64
+ */
+export function evaluatePlan(
+  { steps, result }: Plan,
+  coefficients: Coefficients,
+  x: number,
+  round: (value: number) => number,
+): number {
+  const values: number[] = [];
+  const read = (operand: Operand): number => {
+    if (operand === 'x') return round(x);
+    return 'coefficient' in operand ? round(coefficients[operand.coefficient] ?? 0) : (values[operand.step] as number);
+  };
+  for (const { op, a, b } of steps) values.push(round(op === 'mul' ? read(a) * read(b) : read(a) + read(b)));
+  return read(result);
+}
+
 function lexicographicallyLess(a: number[], b: number[]): boolean {
   const at = a.findIndex((value, i) => value !== b[i]);
   return at >= 0 && (a[at] as number) < (b[at] as number);

@@ -30,12 +30,15 @@ export function parseSiteSpec(text: string): SiteSpec {
 
 /** Parses one polynomial spec. @throws SisyphusError `spec` */
 export function parseSpec(text: string): PolySpec {
-  if (text === 'taylor' || text === 'quad') return { kind: text };
+  const word = text.trim();
+  if (word === 'taylor' || word === 'quad') return { kind: word };
   const refuse = (why: string) => new SisyphusError('spec', `--poly '${text}': ${why}`);
   const entries = new Map<string, string>();
-  for (const part of text.split(',')) {
+  for (const part of text.split(',').map((piece) => piece.trim())) {
     const at = part.indexOf('=');
     const key = at < 0 ? part : part.slice(0, at);
+    if (WORDS.includes(part)) throw refuse(`${part} stands alone`);
+    if (at < 0 && entries.has('coeffs')) throw refuse("coefficients are separated by ':' (c0:c1:c2, constant first)");
     if (at < 0) throw refuse(`'${part}' is no polynomial${didYouMean(part, [...WORDS, ...KEYS.map((k) => `${k}=…`)])}`);
     if (!KEYS.includes(key)) throw refuse(`unknown key '${key}'${didYouMean(key, KEYS)}`);
     if (entries.has(key)) throw refuse(`'${key}' is given twice`);

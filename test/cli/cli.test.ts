@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 
 import path from 'node:path';
@@ -47,7 +56,7 @@ describe('rewrite', () => {
     expect({ code, err }).toEqual({ code: 0, err: '' });
     expect(out).toContain('replace-activation: 4 done');
     expect(out).toMatch(/wrote le net\.poly\.onnx \(\d+\.\d kB\)/);
-    expect(out).toContain("next: sisyphus inspect 'le net.onnx' 'le net.poly.onnx'");
+    expect(out).toMatch(/next: (npx )?sisyphus inspect 'le net\.onnx' 'le net\.poly\.onnx'/);
     const model = readModel(path.join(folder, 'le net.poly.onnx'));
     expect(model.graph.nodes.filter(({ op }) => op === 'Relu')).toEqual([]);
     const metadata = Object.fromEntries(model.metadata.map(({ key, value }) => [key, value]));
@@ -202,6 +211,9 @@ describe('mistakes', () => {
     [['rewrite', 'le net.onnx', '--poly', 'quad', '--check', 'x'], 2, '--check takes a whole number'],
     [['rewrite', 'le net.onnx', '--poly', 'quad', '--json', '-o', '-'], 2, 'both want standard output'],
     [['rewrite', 'le net.onnx', '--amm', 'a.json', '--mm', '--poly', 'quad'], 2, '--amm and --mm exclude each other'],
+    [['rewrite', 'le net.onnx', '--only', 'relu1'], 2, 'choose sites for --poly, --amm or --mm'],
+    [['rewrite', 'le net.onnx', '--poly', 'taylor,a=5'], 2, 'taylor stands alone'],
+    [['rewrite', 'le net.onnx', '--poly', 'coeffs=1,2,3'], 2, "coefficients are separated by ':'"],
     [['rewrit', 'le net.onnx'], 2, 'Did you mean rewrite?'],
     [['rewrite', 'none.onnx', '--poly', 'quad'], 1, 'none.onnx: no such file or folder'],
     [['rewrite', '.', '--poly', 'quad'], 1, 'is a folder'],
@@ -251,18 +263,47 @@ describe('inspect and passes', () => {
   });
 });
 
+describe('--opset', () => {
+  it('writes nothing where the model can not be converted', async () => {
+    const b = buildModel({ name: 'g', opset: 20 });
+    b.output(b.node('Gelu', [b.input('x', 'float', [1, 4])]), 'y', 'float', [1, 4]);
+    writeFileSync('gelu.onnx', serialize(b.model));
+    const { code, err } = await sisyphus('rewrite', 'gelu.onnx', '--opset', '13');
+    expect([code, existsSync('gelu.poly.onnx')]).toEqual([1, false]);
+    expect(err).toMatch(/^error: gelu\.onnx: can't become opset 13: Gelu 'gelu': Gelu exists from opset 20 on\n$/);
+    expect((await sisyphus('rewrite', 'le net.onnx', '--opset', '21', '--check', '1')).code).toBe(0);
+  });
+});
+
+describe('high degrees', () => {
+  it('says what rounding does to them, and refuses those that overflow', async () => {
+    const { out } = await sisyphus('rewrite', 'le net.onnx', '--poly', 'deg=32,a=5', '--json', '-o', 'a.onnx');
+    const [first] = JSON.parse(out).passes[0].applied;
+    expect(first.error.exact).toBeCloseTo(0.0475, 3);
+    expect(first.error.max).toBeGreaterThan(1);
+    const wide = await sisyphus('rewrite', 'le net.onnx', '--poly', 'deg=16,a=1000', '-o', 'b.onnx');
+    expect(wide.out).toMatch(/replace-activation: 0 done, 4 skipped/);
+    expect(wide.out).toMatch(/its evaluation \((powers|estrin)\) overflows float within the range/);
+  });
+});
+
 describe('the executable', () => {
   const main = (...args: string[]) =>
-    spawnSync(process.execPath, [
-      '--import',
-      import.meta.resolve('tsx'),
-      path.join(REPOSITORY, 'src/cli/main.ts'),
-      ...args,
-    ]);
+    spawnSync(
+      process.execPath,
+      ['--import', import.meta.resolve('tsx'), path.join(REPOSITORY, 'src/cli/main.ts'), ...args],
+      { env: { PATH: process.env.PATH, HOME: path.join(folder, 'home'), TMPDIR: tmpdir() } },
+    );
 
   it('passes streams and the exit code on', () => {
     const done = main('rewrite', 'le net.onnx', '--poly', 'quad', '--json', '-o', 'out.onnx');
     expect([done.status, JSON.parse(done.stdout.toString()).output]).toEqual([0, 'out.onnx']);
+    // onnxruntime reports what it runs, and keeps a database of it in the user's home, unless told otherwise.
+    const home = path.join(folder, 'home');
+    mkdirSync(home);
+    const quiet = main('rewrite', 'le net.onnx', '--passes', 'fold-batchnorm', '--check', '1', '-o', 'folded.onnx');
+    expect([quiet.status, readdirSync(home)]).toEqual([0, []]);
+    rmSync(home, { recursive: true });
     const failed = main('inspect', 'none.onnx');
     expect([failed.status, failed.stdout.toString(), failed.stderr.toString()]).toEqual([
       1,

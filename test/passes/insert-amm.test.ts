@@ -104,6 +104,9 @@ describe('AMM', () => {
       applied: [],
       skipped: [{ site: 'act', reason: 'the statistics hold nothing for it' }],
     });
+    expect(() => run({ akt: statistics.sites.act })).toThrow(
+      "the statistics name 'akt', which is no activation of this model; did you mean 'act'?",
+    );
     expect(() => parseStatistics('{"sites": {"act": {"channelMin": ["a"]}}}', 's.json')).toThrow(
       's.json: sites.act.channelMin.0',
     );
