@@ -134,6 +134,8 @@ function tooLarge(what: string, size: number): SisyphusError {
 async function refuseExisting(file: string, force: boolean): Promise<void> {
   const found = await stat(file).catch(() => null);
   if (found?.isDirectory()) throw new SisyphusError('file', `${file}: is a folder; give the name of a file with -o`);
+  if (!found && !(await stat(path.dirname(file)).catch(() => null)))
+    throw new SisyphusError('file', `${file}: there is no folder '${path.dirname(file)}'; create it first`);
   if (found && !force)
     throw new SisyphusError('file', `${file}: exists already; give --force to replace it, or another name with -o`);
 }
