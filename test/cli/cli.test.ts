@@ -218,7 +218,11 @@ describe('mistakes', () => {
     [['rewrite', 'none.onnx', '--poly', 'quad'], 1, 'none.onnx: no such file or folder'],
     [['rewrite', '.', '--poly', 'quad'], 1, 'is a folder'],
     [['rewrite', 'le net.onnx', '--poly', 'quad', '--amm', 'none.json'], 1, 'none.json: no such file or folder'],
-    [['rewrite', 'le net.onnx', '--poly', 'quad', '-o', 'no/such/dir.onnx'], 1, "there is no folder 'no/such'; create it first"],
+    [
+      ['rewrite', 'le net.onnx', '--poly', 'quad', '-o', 'no/such/dir.onnx'],
+      1,
+      "there is no folder 'no/such'; create it first",
+    ],
     [['inspect', 'none.onnx'], 1, 'none.onnx: no such file or folder'],
   ] as const)('%j ends with %i: %s', async (args, code, message) => {
     const result = await sisyphus(...args);

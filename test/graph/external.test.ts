@@ -434,7 +434,7 @@ describe('files appear only when they are complete', () => {
   });
 
   test('a missing folder is an error in words', async () => {
-    await expect(writeModel(network(), at('no', 'net.onnx'))).rejects.toThrow(/no such file or folder/);
+    await expect(writeModel(network(), at('no', 'net.onnx'))).rejects.toThrow(/there is no folder .*; create it first/);
     await expect(writeModel(network(), at('no', 'net.onnx'), { externalData: true })).rejects.toMatchObject({
       code: 'file',
     });
