@@ -5,6 +5,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     exclude: ['test/slow/**'],
     pool: 'forks',
+    maxWorkers: 2, // the default leaves one of two cores idle
     testTimeout: 60_000,
     env: { ORT_DISABLE_TELEMETRY: '1' }, // for the tests that load onnxruntime themselves
   },
