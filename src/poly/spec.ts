@@ -93,9 +93,24 @@ export function polynomialFor(spec: PolySpec, activation: Activation): Coefficie
   return spec.kind === 'quad' ? [0, 0, 1] : spec.values;
 }
 
-/** `*` stands for any run of characters, `/` included, and `?` for one. */
+/** `*` stands for any run of characters, `/` included, and `?` for one. Linear in the name for each `*`. */
 export function globMatcher(glob: string): (name: string) => boolean {
-  const escaped = glob.replace(/[.+^${}()|[\]\\]/g, '\\$&');
-  const pattern = new RegExp(`^${escaped.replace(/\*+/g, '.*').replace(/\?/g, '.')}$`, 's');
-  return (name) => pattern.test(name);
+  return (name) => {
+    let [at, from] = [0, 0]; // in the glob, in the name
+    let [star, retry] = [-1, 0]; // the last * and where the name goes on if it takes one character more
+    while (from < name.length) {
+      if (glob[at] === '*') {
+        star = at++;
+        retry = from;
+      } else if (at < glob.length && (glob[at] === '?' || glob[at] === name[from])) {
+        at++;
+        from++;
+      } else if (star >= 0) {
+        at = star + 1;
+        from = ++retry;
+      } else return false;
+    }
+    while (glob[at] === '*') at++;
+    return at === glob.length;
+  };
 }

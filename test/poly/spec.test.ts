@@ -49,5 +49,10 @@ describe('globs', () => {
     ['/layer1.0/*', '/layer1.0/relu', true],
     ['/layer1.0/*', '/layer1x0/relu', false],
     ['a+b(c)', 'a+b(c)', true],
+    ['*a*b', 'xaab', true],
+    ['*a*b', 'xaabc', false],
+    ['relu[12]', 'relu[12]', true],
+    ['', '', true],
+    [`${'*a'.repeat(30)}b`, 'a'.repeat(3000), false],
   ])('%s on %s', (glob, name, expected) => expect(globMatcher(glob)(name)).toBe(expected));
 });
