@@ -100,6 +100,8 @@ function elementsPerInput(shape: readonly Dim[] | null, model: Model, types: Typ
   if (!shape) return null;
   const input = model.graph.inputs.find(({ value }) => !value.initializer)?.value;
   const batch = input && types.get(input).shape?.[0];
-  const sizes = shape.map((dim, axis) => (axis === 0 && (dim === batch || typeof dim !== 'number') ? 1 : dim));
+  const sizes = shape.map((dim, axis) =>
+    axis === 0 && shape.length > 1 && (dim === batch || typeof dim !== 'number') ? 1 : dim,
+  );
   return sizes.every((size) => typeof size === 'number') ? sizes.reduce((a, b) => a * b, 1) : null;
 }

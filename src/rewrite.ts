@@ -96,6 +96,7 @@ export type ModelRewrite = Pick<RewriteReport, 'passes' | 'before' | 'after' | '
 
 /** Rewrites a model in memory; the one that is given stays as it is. `where` names it in messages. */
 export async function rewriteModel(original: Model, options: RewriteOptions, where = 'model'): Promise<ModelRewrite> {
+  if (options.output === '') throw new SisyphusError('usage', '-o: the name is empty');
   const specs = (options.poly ?? []).map(parseSiteSpec);
   const simple = (options.passes ?? []).map(simplePass);
   const selects = [options.only, options.skip, options.activations].some((option) => option !== undefined);
@@ -201,13 +202,24 @@ function stampProvenance(model: Model, options: RewriteOptions, source: string):
     skip,
   };
   setMetadata(model, 'sisyphus.version', VERSION);
-  setMetadata(model, 'sisyphus.rewrite', JSON.stringify(done));
+  setMetadata(model, 'sisyphus.rewrite', JSON.stringify([...earlierRuns(model), done]));
+}
+
+/** What earlier rewrites of the same file left. */
+function earlierRuns(model: Model): unknown[] {
+  const text = model.metadata.find(({ key }) => key === 'sisyphus.rewrite')?.value;
+  try {
+    const runs: unknown = JSON.parse(text ?? '[]');
+    return Array.isArray(runs) ? runs : [];
+  } catch {
+    return []; // not ours
+  }
 }
 
 /** Things that are legal but that consumers stumble over. */
 function warn(model: Model): string[] {
-  const names = model.graph.nodes.map(({ name }) => name).filter(Boolean);
-  const repeated = names.filter((name, index) => names.indexOf(name) !== index);
+  const seen = new Set<string>();
+  const repeated = model.graph.nodes.flatMap(({ name }) => (name && seen.size === seen.add(name).size ? [name] : []));
   const empty = model.graph.initializers.filter(({ tensor }) => isStripped(tensor)).map(({ value }) => value.name);
   const [name] = repeated;
   const [weight] = empty;

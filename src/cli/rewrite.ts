@@ -76,7 +76,7 @@ export function rewriteCommand(program: Command, streams: Streams, signal: Abort
       if (toStdout) {
         const { model, ...report } = await rewriteModel(readModel(file), options, file);
         tell(output, report, flags, null);
-        streams.out(serialize(model, { inline: true }));
+        if (!flags.dryRun) streams.out(serialize(model, { inline: true }));
         return;
       }
       const report = await rewrite(file, options);

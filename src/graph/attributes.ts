@@ -18,6 +18,9 @@ export function referenced(node: Node): string[] {
   return node.attributes.filter(isReference).map(({ name }) => name);
 }
 
+/** The type that a message states for each field. */
+const FIELD_TYPES: Partial<Record<keyof AttributeProto, number>> = { f: 1, i: 2, s: 3, t: 4, floats: 6, ints: 7 };
+
 function read<T>(
   node: Node,
   name: string,
@@ -33,8 +36,12 @@ function read<T>(
     );
   // proto2 writers may leave out a value that is the type's zero; the type then tells which field is meant.
   const present = Object.hasOwn(attr.proto, field);
-  if (!present && !attr.proto.type)
-    throw new SisyphusError('invalid-model', `${node.op} '${node.name}': its attribute '${name}' has no value`);
+  const stated = attr.proto.type;
+  if (stated ? stated !== FIELD_TYPES[field] : !present)
+    throw new SisyphusError(
+      'invalid-model',
+      `${node.op} '${node.name}': its attribute '${name}' has ${stated ? 'another type than its operator wants' : 'no value'}`,
+    );
   return convert(attr.proto);
 }
 

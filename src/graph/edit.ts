@@ -80,6 +80,7 @@ export function removeNode(node: Node): Node | null {
   unlink(node);
   const nodes = mutable(node.body).nodes;
   const at = nodes.indexOf(node);
+  if (at < 0) throw new SisyphusError('internal', `the node '${node.name}' was removed already`);
   nodes.splice(at, 1);
   return nodes[at] ?? null;
 }

@@ -28,7 +28,7 @@ import { elementType } from './tensor.ts';
 function lengthOf(call: Call, index: number): number | null {
   const shape = input(call, index).shape;
   const length = shape?.length === 1 ? shape[0] : null;
-  return typeof length === 'number' ? length : null;
+  return typeof length === 'number' && length <= DATA_LIMIT ? length : null;
 }
 
 /** The shape that a vector of sizes states, as far as it is known. */

@@ -185,7 +185,7 @@ function inferNode(state: State, frame: Frame, node: Node, call: Call): readonly
   }
   const nested = nestedGraphs(call.node);
   if (nested.length === 0) return applyRule(call);
-  const control = node.domain === '' ? CONTROL[node.op] : undefined;
+  const control = node.domain === '' && Object.hasOwn(CONTROL, node.op) ? CONTROL[node.op] : undefined;
   const run = (graph: Graph, inputs: readonly (Fact | undefined)[]) => runGraph(state, frame, graph, inputs);
   try {
     if (control) return control(call, run, state);

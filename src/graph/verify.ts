@@ -135,6 +135,10 @@ function isSparse(value: Value): boolean {
 /** Both directions of every link, as `edit.ts` keeps them. */
 function linkProblems(body: Body): string[] {
   const problems: string[] = [];
+  const present = new Set(body.nodes);
+  for (const value of [...body.outputs.map((port) => port.value), ...body.nodes.flatMap((node) => node.inputs)])
+    if (value?.producer && value.producer.body === body && !present.has(value.producer))
+      problems.push(`'${value.name}' is made by ${label(value.producer)}, which is not in its graph any more`);
   for (const node of body.nodes) {
     if (node.body !== body) problems.push(`${label(node)} does not know the graph it is in`);
     const reads = new Map<Value, number>();

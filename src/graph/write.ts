@@ -1,7 +1,7 @@
 /** IR -> messages -> files. What the IR does not model is taken over from the message that was read. */
 import { randomBytes } from 'node:crypto';
 import { readSync, writeSync } from 'node:fs';
-import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, lstat, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { SisyphusError } from '../errors.ts';
@@ -94,6 +94,14 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
   const dataFile = `${file}.data`;
   const targets = layout ? [file, dataFile] : [file];
   for (const target of targets) await refuseExisting(target, options.force ?? false);
+  // With the data file both are written anew and stay consistent; alone, the model would take its own weights' place.
+  const real = await realpath(file).catch(() => path.resolve(file));
+  const source = tensors.find((tensor) => tensor.external?.path === real);
+  if (source)
+    throw new SisyphusError(
+      'file',
+      `${file}: holds the weights of the model ('${source.name}'); give another name with -o`,
+    );
 
   const suffix = `${randomBytes(6).toString('hex')}.tmp`;
   const temporary = targets.map((target) => `${target}.${suffix}`);
@@ -137,8 +145,14 @@ function tooLarge(what: string, size: number): SisyphusError {
 }
 
 async function refuseExisting(file: string, force: boolean): Promise<void> {
-  const found = await stat(file).catch(() => null);
-  if (found?.isDirectory()) throw new SisyphusError('file', `${file}: is a folder; give the name of a file with -o`);
+  const found = await lstat(file).catch(() => null);
+  const target = found && (await stat(file).catch(() => null));
+  if (target && !target.isFile() && !target.isDirectory())
+    throw new SisyphusError(
+      'file',
+      `${file}: is no regular file; give another name with -o, or '-' for standard output`,
+    );
+  if (target?.isDirectory()) throw new SisyphusError('file', `${file}: is a folder; give the name of a file with -o`);
   if (!found && !(await stat(path.dirname(file)).catch(() => null)))
     throw new SisyphusError('file', `${file}: there is no folder '${path.dirname(file)}'; create it first`);
   if (found && !force)

@@ -1,10 +1,10 @@
 /** Where a model's activation functions are: the sites that `replace-activation`, `insert-amm` and `inspect` work on. */
-import { floatAttr, stringAttr } from '../graph/attributes.ts';
+import { floatAttr, referenced, stringAttr } from '../graph/attributes.ts';
 import { constantNumbers, constantOf, constantScalar } from '../graph/constants.ts';
 import type { Body, ElementType, LocalFunction, Model, Node, Value } from '../graph/ir.ts';
 import type { Types } from '../graph/shapes.ts';
 import { FLOAT_TYPES } from '../graph/tensor.ts';
-import { allBodies, callCounts, opsetOf, rootBody } from '../graph/walk.ts';
+import { allBodies, callCounts, functionTable, opsetOf, rootBody, topologicalOrder } from '../graph/walk.ts';
 import {
   ACTIVATION_KINDS,
   type Activation,
@@ -68,7 +68,7 @@ export function findActivations(
     const here: ActivationSite[] = [];
     const consumed = new Set<Node>();
     // From the last node to the first, so that a spelling with several nodes is found before its parts.
-    for (const node of [...body.nodes].reverse()) {
+    for (const node of [...topologicalOrder(body)].reverse()) {
       if (consumed.has(node)) continue;
       const name = names(node);
       const match = find(node);
@@ -97,10 +97,14 @@ function finder(model: Model, types: Types, kinds: ReadonlySet<ActivationKind>) 
     const offset = shape.length - dims.length;
     return offset >= 0 && dims.every((dim, i) => dim === 1 || dim === shape[offset + i]);
   };
+  const callee = functionTable(model);
   return (node: Node): Match | Refusal | null => {
     const output = node.outputs[0];
-    if (!output || node.domain !== '') return null;
-    const found = DIRECT[node.op]?.(model, node) ?? expression(model, node, keepsShape);
+    if (!output || node.domain !== '' || callee(node)) return null;
+    const kind = PARAMETRIC.get(node.op);
+    if (kind && referenced(node).length > 0)
+      return kinds.has(kind) ? { reason: "its parameters are attributes that the function's caller gives" } : null;
+    const found = DIRECT.get(node.op)?.(model, node) ?? expression(model, node, keepsShape);
     if (!found || 'reason' in found) return found && kinds.has(found.kind) ? { reason: found.reason } : null;
     const [first] = found.activations;
     if (!first || !kinds.has(first.kind)) return null;
@@ -127,24 +131,36 @@ const direct =
     return input ? { activations: [make(node)], parameterShape: [], input, nodes: [node] } : null;
   };
 
-const DIRECT: Readonly<Record<string, DirectMatcher>> = {
-  Relu: direct(() => relu),
-  LeakyRelu: direct((node) => leakyRelu(floatAttr(node, 'alpha') ?? 0.01)),
-  Clip: matchClip,
-  PRelu: matchPRelu,
-  Sigmoid: direct(() => sigmoidActivation),
-  Tanh: direct(() => tanh),
-  Elu: direct((node) => elu(floatAttr(node, 'alpha') ?? 1)),
-  Selu: direct((node) =>
-    selu(floatAttr(node, 'alpha') ?? 1.6732632423543772, floatAttr(node, 'gamma') ?? 1.0507009873554805),
-  ),
-  Celu: direct((node) => celu(floatAttr(node, 'alpha') ?? 1)),
-  Gelu: direct((node) => gelu(stringAttr(node, 'approximate') === 'tanh')),
-  HardSigmoid: direct((node) => hardSigmoid(floatAttr(node, 'alpha') ?? 0.2, floatAttr(node, 'beta') ?? 0.5)),
-  HardSwish: direct(() => hardSwish),
-  Softplus: direct(() => softplusActivation),
-  Mish: direct(() => mish),
-};
+/** Operators with attributes that shape the function. */
+const PARAMETRIC: ReadonlyMap<string, ActivationKind> = new Map([
+  ['LeakyRelu', 'leaky-relu'],
+  ['Clip', 'clip'],
+  ['Elu', 'elu'],
+  ['Selu', 'selu'],
+  ['Celu', 'celu'],
+  ['Gelu', 'gelu'],
+  ['HardSigmoid', 'hard-sigmoid'],
+]);
+const DIRECT: ReadonlyMap<string, DirectMatcher> = new Map(
+  Object.entries<DirectMatcher>({
+    Relu: direct(() => relu),
+    LeakyRelu: direct((node) => leakyRelu(floatAttr(node, 'alpha') ?? 0.01)),
+    Clip: matchClip,
+    PRelu: matchPRelu,
+    Sigmoid: direct(() => sigmoidActivation),
+    Tanh: direct(() => tanh),
+    Elu: direct((node) => elu(floatAttr(node, 'alpha') ?? 1)),
+    Selu: direct((node) =>
+      selu(floatAttr(node, 'alpha') ?? 1.6732632423543772, floatAttr(node, 'gamma') ?? 1.0507009873554805),
+    ),
+    Celu: direct((node) => celu(floatAttr(node, 'alpha') ?? 1)),
+    Gelu: direct((node) => gelu(stringAttr(node, 'approximate') === 'tanh')),
+    HardSigmoid: direct((node) => hardSigmoid(floatAttr(node, 'alpha') ?? 0.2, floatAttr(node, 'beta') ?? 0.5)),
+    HardSwish: direct(() => hardSwish),
+    Softplus: direct(() => softplusActivation),
+    Mish: direct(() => mish),
+  }),
+);
 
 /** Clip with min 0 is ReLU, or ReLU6 and its like; the bounds are attributes before opset 11. */
 function matchClip(model: Model, node: Node): Found | (Refusal & { kind: ActivationKind }) | null {
@@ -181,11 +197,12 @@ function matchPRelu(model: Model, node: Node): Found | (Refusal & { kind: Activa
 /** Nodes of a spelling that nothing outside of it reads; the others stay and are sites of their own. */
 function privateNodes(nodes: readonly Node[], last: Node): Node[] {
   const inside = new Set<unknown>(nodes);
-  return nodes.filter(
-    (node) =>
-      node === last ||
-      node.outputs.every((value) => !value || [...value.users.keys()].every((user) => inside.has(user))),
-  );
+  const isPrivate = (node: Node) =>
+    node === last || node.outputs.every((value) => !value || [...value.users.keys()].every((user) => inside.has(user)));
+  // What only a shared node reads is shared with it.
+  for (let shared = nodes.filter((node) => !isPrivate(node)); shared.some((node) => inside.delete(node)); )
+    shared = nodes.filter((node) => inside.has(node) && !isPrivate(node));
+  return nodes.filter((node) => inside.has(node));
 }
 
 function callsOf(body: Body, calls: Map<LocalFunction, number>): number {

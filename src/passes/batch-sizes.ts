@@ -8,7 +8,7 @@ type SizeRule = (site: Site) => readonly Size[] | null;
 
 /** Elements of the first output where it is a scalar or vector of sizes; null where that is not known. */
 export function sizesOf(site: Site): readonly Size[] | null {
-  const rule = SIZE_RULES[site.node.op];
+  const rule = Object.hasOwn(SIZE_RULES, site.node.op) ? SIZE_RULES[site.node.op] : undefined;
   return rule ? rule(site) : null;
 }
 

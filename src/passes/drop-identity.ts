@@ -11,7 +11,7 @@ import { intAttr, isReference } from '../graph/attributes.ts';
 import { constantScalar } from '../graph/constants.ts';
 import { dropValueInfo, pruneUnused, removeNode, replaceUses } from '../graph/edit.ts';
 import type { Model, Node } from '../graph/ir.ts';
-import { allBodies, opsetOf } from '../graph/walk.ts';
+import { allBodies, opsetOf, topologicalOrder } from '../graph/walk.ts';
 import { type Change, type Pass, type Skip, siteName } from './pass.ts';
 
 export const dropIdentity: Pass = {
@@ -22,7 +22,7 @@ export const dropIdentity: Pass = {
     const applied: Change[] = [];
     const skipped: Skip[] = [];
     for (const body of [...allBodies(model)])
-      for (const node of [...body.nodes]) {
+      for (const node of [...topologicalOrder(body)]) {
         if (node.domain !== '' || (node.op !== 'Identity' && node.op !== 'Dropout')) continue;
         const site = siteName(node);
         const reason = refusal(model, node) ?? drop(node);

@@ -14,7 +14,7 @@ export interface PolynomialTensor {
 
 /** The plan for all polynomials at once: a term is left out where it is zero in every one of them. */
 export function planTensor({ polynomials }: PolynomialTensor, form?: Form): Plan {
-  const length = Math.max(...polynomials.map((p) => p.length));
+  const length = polynomials.reduce((longest, p) => Math.max(longest, p.length), 0);
   const pattern = Array.from({ length }, (_, k) => {
     const first = polynomials[0]?.[k] ?? 0;
     return polynomials.every((p) => (p[k] ?? 0) === first) ? first : 0.5; // any value but 0 and 1 stands for "varies"
@@ -67,8 +67,11 @@ export function emitPolynomial(
     if (operand === 'x') return x;
     return 'coefficient' in operand ? constant(operand.coefficient) : (made[operand.step] as Value);
   };
-  // The identity (0 + 1 x) has no steps, but its output needs a producer.
-  const list = steps.steps.length > 0 ? steps.steps : [{ op: 'mul', a: 'x', b: { coefficient: 1 } } as const];
+  // The identity (0 + 1 x) and constants have no steps, but the output needs a producer, and x its shape.
+  const times = { op: 'mul', a: 'x', b: { coefficient: 1 } } as const;
+  const isConstant = tensor.polynomials.every((p) => p.length <= 1);
+  const trivial = isConstant ? [times, { op: 'add', a: { step: 0 }, b: { coefficient: 0 } } as const] : [times];
+  const list = steps.steps.length > 0 ? steps.steps : trivial;
   for (const [index, { op, a, b }] of list.entries()) {
     const last = index === list.length - 1;
     const node = addNode(

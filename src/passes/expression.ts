@@ -23,49 +23,55 @@ import {
 
 type NumberFunction = (...args: number[]) => number;
 /** Operators as functions of numbers; those with attributes are made for the node. */
-const ELEMENTWISE: Record<string, (node: Node) => NumberFunction> = {
-  Add: () => (a, b) => a + b,
-  Sub: () => (a, b) => a - b,
-  Mul: () => (a, b) => a * b,
-  Div: () => (a, b) => a / b,
-  Pow: () => (a, b) => a ** b,
-  Neg: () => (a) => -a,
-  Abs: () => Math.abs,
-  Exp: () => Math.exp,
-  Log: () => Math.log,
-  Sqrt: () => Math.sqrt,
-  Erf: () => erf,
-  Tanh: () => Math.tanh,
-  Sigmoid: () => sigmoidActivation.f,
-  Softplus: () => softplusActivation.f,
-  Relu: () => relu.f,
-  HardSigmoid: (node) => hardSigmoid(floatAttr(node, 'alpha') ?? 0.2, floatAttr(node, 'beta') ?? 0.5).f,
-  Max: () => Math.max,
-  Min: () => Math.min,
-  // From opset 11 on the bounds are inputs.
-  Clip: (node) => {
-    const low = floatAttr(node, 'min');
-    const high = floatAttr(node, 'max');
-    return (x, min = low ?? Number.NEGATIVE_INFINITY, max = high ?? Number.POSITIVE_INFINITY) =>
-      Math.min(Math.max(x, min), max);
-  },
-  Greater: () => (a, b) => Number(a > b),
-  GreaterOrEqual: () => (a, b) => Number(a >= b),
-  Less: () => (a, b) => Number(a < b),
-  LessOrEqual: () => (a, b) => Number(a <= b),
-  Not: () => (a) => Number(a === 0),
-  Where: () => (condition, a, b) => (condition ? a : b),
-  Cast: () => (a) => a,
-  Identity: () => (a) => a,
-};
+const ELEMENTWISE: ReadonlyMap<string, (node: Node) => NumberFunction> = new Map(
+  Object.entries<(node: Node) => NumberFunction>({
+    Add: () => (a, b) => a + b,
+    Sub: () => (a, b) => a - b,
+    Mul: () => (a, b) => a * b,
+    Div: () => (a, b) => a / b,
+    Pow: () => (a, b) => a ** b,
+    Neg: () => (a) => -a,
+    Abs: () => Math.abs,
+    Exp: () => Math.exp,
+    Log: () => Math.log,
+    Sqrt: () => Math.sqrt,
+    Erf: () => erf,
+    Tanh: () => Math.tanh,
+    Sigmoid: () => sigmoidActivation.f,
+    Softplus: () => softplusActivation.f,
+    Relu: () => relu.f,
+    HardSigmoid: (node) => hardSigmoid(floatAttr(node, 'alpha') ?? 0.2, floatAttr(node, 'beta') ?? 0.5).f,
+    Max: () => Math.max,
+    Min: () => Math.min,
+    // From opset 11 on the bounds are inputs.
+    Clip: (node) => {
+      const low = floatAttr(node, 'min');
+      const high = floatAttr(node, 'max');
+      return (x, min = low ?? Number.NEGATIVE_INFINITY, max = high ?? Number.POSITIVE_INFINITY) =>
+        Math.min(Math.max(x, min), max);
+    },
+    Greater: () => (a, b) => Number(a > b),
+    GreaterOrEqual: () => (a, b) => Number(a >= b),
+    Less: () => (a, b) => Number(a < b),
+    LessOrEqual: () => (a, b) => Number(a <= b),
+    Not: () => (a) => Number(a === 0),
+    Where: () => (condition, a, b) => (condition ? a : b),
+    Cast: () => (a) => a,
+    Identity: () => (a) => a,
+  }),
+);
 /** Without one of these an expression is a polynomial, which is nothing to replace. */
 const BENT = new Set([
   ...['Abs', 'Exp', 'Log', 'Sqrt', 'Erf', 'Tanh', 'Sigmoid', 'Softplus', 'Relu', 'HardSigmoid', 'Max', 'Min', 'Clip'],
   ...['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual'],
 ]);
 /** What the last node of a spelling can be; the operators that are activations themselves are matched directly. */
-const LAST = new Set(['Mul', 'Div', 'Add', 'Max', 'Min', 'Where', 'Log']);
+const LAST = new Set(['Mul', 'Div', 'Add', 'Sub', 'Neg', 'Max', 'Min', 'Where', 'Log']);
 const MAX_NODES = 12;
+/** Nodes are compiled anew for each reader: with many shared ones that multiplies. */
+const MAX_CALLS = 100;
+/** Only casts of these keep the number: others truncate, or change the element type. */
+const TRUTH = new Set(['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual', 'Not']);
 
 export interface Expression {
   readonly input: Value;
@@ -86,7 +92,9 @@ export function matchExpression(
     const nodes = new Set<Node>();
     const constants: Value[] = [];
     const f = compile(model, last, input, nodes, constants);
-    const activation = f && [...nodes].some(({ op }) => BENT.has(op)) ? identify(f) : null;
+    if (!f || ![...nodes].some(({ op }) => BENT.has(op))) continue;
+    const numbers = constants.map((constant) => constantScalar(model, constant) ?? 0);
+    const activation = identify(f, numbers);
     if (activation && constants.every((constant) => keepsShape(constant, input)))
       return { input, activation, nodes: [...nodes] };
   }
@@ -103,7 +111,7 @@ function ancestors(model: Model, node: Node): Value[] {
       if (!value || found.has(value) || constantScalar(model, value) !== null) continue;
       found.add(value);
       const producer = value.producer;
-      if (producer && producer.domain === '' && producer.op in ELEMENTWISE) next.push(producer);
+      if (producer && producer.domain === '' && ELEMENTWISE.has(producer.op)) next.push(producer);
     }
     seen += next.length;
     level = next;
@@ -118,9 +126,12 @@ function compile(
   input: Value,
   nodes: Set<Node>,
   constants: Value[],
+  budget = { used: 0 },
 ): ((x: number) => number) | null {
-  const make = ELEMENTWISE[node.op];
-  if (!make || node.domain !== '' || nodes.size >= MAX_NODES || referenced(node).length > 0) return null;
+  const make = ELEMENTWISE.get(node.op);
+  if (!make || node.domain !== '' || referenced(node).length > 0) return null;
+  if (node.op === 'Cast' && !TRUTH.has(node.inputs[0]?.producer?.op ?? '')) return null;
+  if (nodes.size >= MAX_NODES || ++budget.used > MAX_CALLS) return null;
   nodes.add(node);
   const args: ((x: number) => number)[] = [];
   for (const value of node.inputs) {
@@ -131,7 +142,7 @@ function compile(
     else if (number !== null) {
       constants.push(value);
       arg = () => number;
-    } else if (value.producer) arg = compile(model, value.producer, input, nodes, constants);
+    } else if (value.producer) arg = compile(model, value.producer, input, nodes, constants, budget);
     if (!arg) return null;
     args.push(arg);
   }
@@ -145,12 +156,14 @@ const SAMPLES = [
 ].flatMap((x) => [x, -x * 1.07]);
 const TOLERANCE = 1e-5; // float32 constants such as sqrt 2 are off by 1e-7; gelu and its tanh form differ by 5e-4
 
-function identify(f: (x: number) => number): Activation | null {
+function identify(f: (x: number) => number, constants: readonly number[]): Activation | null {
+  // Whatever a spelling does at one of its constants (Min(Max(x, 0), 255)) shows around it.
+  const points = [...SAMPLES, ...constants.flatMap((c) => [0.9 * c, 1.1 * c, 2 * c, -0.9 * c, -1.1 * c, -2 * c])];
   const slope = -f(-1); // of a leaky ReLU
-  const limit = f(1e4);
+  const limit = f(1e6);
   const candidates = [
     relu,
-    ...(limit > 0 && limit < 1e4 ? [clip(limit)] : []),
+    ...(limit > 0 && limit < 1e6 ? [clip(limit)] : []),
     ...(Math.abs(slope - 1) > 1e-3 ? [leakyRelu(slope)] : []),
     silu(),
     gelu(false),
@@ -161,6 +174,6 @@ function identify(f: (x: number) => number): Activation | null {
     softplusActivation,
   ];
   const same = (activation: Activation) =>
-    SAMPLES.every((x) => Math.abs(f(x) - activation.f(x)) <= TOLERANCE * (1 + Math.abs(activation.f(x))));
+    points.every((x) => Math.abs(f(x) - activation.f(x)) <= TOLERANCE * (1 + Math.abs(activation.f(x))));
   return candidates.find(same) ?? null;
 }

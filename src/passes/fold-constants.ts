@@ -150,6 +150,7 @@ function refusal(job: Job, node: Node): string | null {
     if (job.find(inner)) return `${label(inner)} calls a function of the model`;
     if (inner.domain !== '') return `${label(inner)} is of the domain '${inner.domain}'`;
     if (RANDOM.has(inner.op)) return `${label(inner)} is random`;
+    if (inner.op === 'Loop') return `${label(inner)} may run for any time`;
     const dropout = inner.op === 'Dropout' ? dropoutRefusal(job.model, inner) : null;
     if (dropout) return dropout;
   }

@@ -15,7 +15,7 @@ import { intsAttribute } from '../graph/attributes.ts';
 import { addConstant, addNode, setInput } from '../graph/edit.ts';
 import type { ElementType, Model, Value } from '../graph/ir.ts';
 import { inferTypes, type Types } from '../graph/shapes.ts';
-import { makeTensor } from '../graph/tensor.ts';
+import { makeTensor, toNumbers } from '../graph/tensor.ts';
 import { label } from '../graph/verify.ts';
 import { opsetOf } from '../graph/walk.ts';
 import { type ActivationSite, findActivations } from './activation-sites.ts';
@@ -80,6 +80,11 @@ function unsuited(site: ActivationSite): string | null {
   return site.nodes.length === 1 ? null : 'spelled with several operators; insert the normalisation by hand';
 }
 
+/** Max(0, x) has the activation's input elsewhere than first, Max(x, x, 0) twice. */
+function feed({ node, input }: ActivationSite, value: Value): void {
+  for (const [index, old] of node.inputs.entries()) if (old === input) setInput(node, index, value);
+}
+
 /** AMM: an affine map of each channel. */
 function insertStored(
   model: Model,
@@ -89,7 +94,7 @@ function insertStored(
   alpha: number,
   beta: number,
 ): Result {
-  const stored = statistics.sites[site.name];
+  const stored = Object.hasOwn(statistics.sites, site.name) ? statistics.sites[site.name] : undefined;
   if (!stored) return { reason: 'the statistics hold nothing for it' };
   const { channelMin, channelMax } = stored;
   const shape = types.get(site.input).shape;
@@ -122,6 +127,12 @@ function insertStored(
     applyAffine(model, plan);
     return { detail: `folded into ${label(plan.producer)}${note}` };
   }
+  for (const [name, values] of [
+    ['scale', scale],
+    ['shift', shift],
+  ] as const)
+    if (!toNumbers(makeTensor(name, site.elem, [values.length], values)).every(Number.isFinite))
+      return { reason: `its ${name} would not be finite in ${site.elem}` };
   const dims = [scale.length, ...shape.slice(2).map(() => 1)];
   const body = site.node.body;
   const operand = (name: string, values: number[]) =>
@@ -129,7 +140,7 @@ function insertStored(
   const step = (op: string, name: string, a: Value, b: Value) =>
     addNode(model, body, { op, name: `${site.name}/amm/${name}`, inputs: [a, b] }, site.node).outputs[0] as Value;
   const scaled = step('Mul', 'mul', site.input, operand('scale', scale));
-  setInput(site.node, 0, step('Add', 'add', scaled, operand('shift', shift)));
+  feed(site, step('Add', 'add', scaled, operand('shift', shift)));
   return { detail: `one Mul and one Add${note}` };
 }
 
@@ -173,6 +184,6 @@ function insertTrue(model: Model, types: Types, site: ActivationSite, alpha: num
   );
   const unit = step('Div', 'unit', step('Sub', 'offset', site.input, min), range);
   const scaled = step('Mul', 'scaled', unit, scalar('alpha', alpha));
-  setInput(site.node, 0, step('Sub', 'out', scaled, scalar('beta', beta)));
+  feed(site, step('Sub', 'out', scaled, scalar('beta', beta)));
   return { detail: `min and max over axes ${axes.join(', ')} at run time, so results depend on the batch` };
 }

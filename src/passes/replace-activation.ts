@@ -10,7 +10,7 @@ import { addConstant, pruneUnused, removeNode, replaceUses } from '../graph/edit
 import type { ElementType, Model } from '../graph/ir.ts';
 import { inferTypes } from '../graph/shapes.ts';
 import { makeTensor, rounding, toNumbers } from '../graph/tensor.ts';
-import type { Activation } from '../poly/activations.ts';
+import { type Activation, relu } from '../poly/activations.ts';
 import { type Coefficients, evaluate, fitError } from '../poly/fit.ts';
 import { evaluatePlan, type Form, type Plan } from '../poly/plan.ts';
 import { formatSpec, type PolySpec, polynomialFor, type SiteSpec } from '../poly/spec.ts';
@@ -130,19 +130,36 @@ function into<K, V>(map: Map<K, V>, key: K, make: () => V): V {
 }
 
 function prepareSite(spec: PolySpec, site: ActivationSite, form?: Form): Prepared {
-  const polynomials = site.activations.map((activation) => polynomialFor(spec, activation));
+  const polynomials = polynomialsFor(spec, site.activations);
   const tensor = { polynomials, shape: site.parameterShape };
   const steps = planTensor(tensor, form);
   if (spec.kind !== 'fit') return { tensor, steps, error: null };
   const round = rounding(site.elem);
-  const errors = site.activations.map((activation, i) => {
-    const coefficients = polynomials[i] ?? [];
+  // Slopes by channel differ least in the middle, so the two ends tell.
+  const slopes = site.activations.map(({ tangent }) => tangent[1]);
+  const extremes = new Set([Math.min, Math.max].map((pick) => slopes.indexOf(slopes.reduce((a, b) => pick(a, b)))));
+  const errors = [...extremes].map((i) => {
+    const [activation, coefficients] = [site.activations[i] as Activation, polynomials[i] ?? []];
     const emitted = fitError(activation, (x) => evaluatePlan(steps, coefficients, x, round), spec.range);
     return { ...emitted, exact: fitError(activation, (x) => evaluate(coefficients, x), spec.range).max };
   });
   // NaN is worse than any number.
   const worst = errors.reduce((a, b) => (a.max >= b.max || Number.isNaN(a.max) ? a : b));
   return { tensor, steps, error: worst };
+}
+
+/**
+ * The polynomials of a site. PRelu may have a slope for every element; s x + (1 - s) relu(x) is linear in ReLU, and so are
+ * its fits, so one fit serves them all.
+ */
+function polynomialsFor(spec: PolySpec, activations: readonly Activation[]): Coefficients[] {
+  if (activations.length === 1 || (spec.kind !== 'fit' && spec.kind !== 'taylor'))
+    return activations.map((activation) => polynomialFor(spec, activation));
+  const base = polynomialFor(spec, relu);
+  return activations.map(({ tangent }) => {
+    const slope = 2 * tangent[1] - 1;
+    return base.map((c, k) => (1 - slope) * c + (k === 1 ? slope : 0));
+  });
 }
 
 /** High powers of a wide range leave the element type before their small coefficients bring them back. */

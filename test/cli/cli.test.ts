@@ -61,7 +61,7 @@ describe('rewrite', () => {
     expect(model.graph.nodes.filter(({ op }) => op === 'Relu')).toEqual([]);
     const metadata = Object.fromEntries(model.metadata.map(({ key, value }) => [key, value]));
     expect(metadata['sisyphus.version']).toBe(VERSION);
-    expect(JSON.parse(metadata['sisyphus.rewrite'] ?? '')).toEqual({ source: 'le net.onnx', poly: ['deg=4,a=5'] });
+    expect(JSON.parse(metadata['sisyphus.rewrite'] ?? '')).toEqual([{ source: 'le net.onnx', poly: ['deg=4,a=5'] }]);
 
     const again = await sisyphus('rewrite', 'le net.onnx', '--poly', 'quad');
     expect(again.code).toBe(1);

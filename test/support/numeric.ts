@@ -3,8 +3,10 @@ import { expect } from 'vitest';
 import { checkEqual, type EqualityReport } from '../../src/eval/check.ts';
 import { arrayFromNumbers, arrayNumbers, type NdArray, openSession } from '../../src/eval/session.ts';
 import type { ElementType, Model } from '../../src/graph/ir.ts';
+import { modelFromProto } from '../../src/graph/read.ts';
 import { verify } from '../../src/graph/verify.ts';
-import { serialize } from '../../src/graph/write.ts';
+import { copyMessage } from '../../src/graph/wire.ts';
+import { modelToProto, serialize } from '../../src/graph/write.ts';
 import { makeRng } from '../../src/rng.ts';
 
 /** One run without optimisations. */
@@ -67,3 +69,12 @@ export function numbersOf(outputs: ReadonlyMap<string, NdArray>, name: string): 
 
 /** Operators in file order. */
 export const ops = (model: Model): string[] => model.graph.nodes.map(({ op }) => op);
+
+/** The same model with its nodes in the opposite order, which readers must cope with. */
+export function reversed(model: Model): Model {
+  const proto = modelToProto(model);
+  return modelFromProto(
+    copyMessage(proto, { graph: copyMessage(proto.graph ?? {}, { node: [...(proto.graph?.node ?? [])].reverse() }) }),
+    undefined,
+  );
+}
