@@ -82,7 +82,18 @@ export function findActivations(
     }
     sites.push(...here.reverse());
   }
-  return { sites, refused };
+  return { sites: withUniqueNames(sites), refused };
+}
+
+/** Functions of one name in two domains, or a name that looks like a path into one, would share a site name. */
+function withUniqueNames(sites: readonly ActivationSite[]): ActivationSite[] {
+  const taken = new Set<string>();
+  return sites.map((site) => {
+    let name = site.name;
+    for (let n = 2; taken.has(name); n++) name = `${site.name}#${n}`;
+    taken.add(name);
+    return { ...site, name };
+  });
 }
 
 type Match = Omit<ActivationSite, 'name' | 'calls'>;

@@ -32,7 +32,7 @@ export interface Skip {
 
 export const emptyReport = (pass: string): PassReport => ({ pass, applied: [], skipped: [] });
 
-/** How reports and `--only` call a node: by its name, or by its first output where it has none. */
+/** How reports call a node: by its name, or by its first output where it has none. Activations: see `ActivationSite`. */
 export function siteName(node: Node): string {
   return node.name || (node.outputs.find((value) => value !== null)?.name ?? node.op);
 }

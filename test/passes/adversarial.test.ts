@@ -107,6 +107,14 @@ describe('rewrites that were wrong', () => {
   });
 });
 
+describe('names', () => {
+  it('of sites are unique, also where one looks like an output of another', () => {
+    const m = model((b, x) => b.node('Relu', [b.node('Relu', [x], {}, 'a')], {}, 'a_output'));
+    const { sites } = summarize(m);
+    expect(new Set(sites.map(({ name }) => name)).size).toBe(2);
+  });
+});
+
 describe('crashes and hangs', () => {
   it.each(['constructor', 'toString', '__proto__', 'valueOf'])('an operator called %s', async (op) => {
     const m = model((b, x) => b.node('Mul', [b.node(op, [x]), x]));
