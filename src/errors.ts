@@ -5,6 +5,7 @@ export type ErrorCode =
   | 'unsupported'
   | 'external-data'
   | 'tensor'
+  | 'data'
   | 'spec'
   | 'usage'
   | 'file'
