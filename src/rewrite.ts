@@ -13,6 +13,7 @@ import { type ModelSummary, summarize } from './inspect.ts';
 import { SIMPLE_PASSES } from './passes/index.ts';
 import { insertAmm } from './passes/insert-amm.ts';
 import type { PassReport } from './passes/pass.ts';
+import { recordRanges } from './passes/ranges.ts';
 import { runReplaceActivation } from './passes/replace-activation.ts';
 import type { SiteSelection } from './passes/select-sites.ts';
 import { setOpsetPass } from './passes/set-opset.ts';
@@ -109,6 +110,16 @@ export async function rewriteModel(original: Model, options: RewriteOptions, whe
   if (specs.length + simple.length === 0 && !options.amm && !options.mm && options.opset === undefined)
     throw new SisyphusError('usage', 'nothing to do: give --poly (deg=4,a=5), --passes, --amm, --mm or --opset');
   const statistics = options.amm === undefined ? undefined : await readStatistics(options.amm);
+  const measured = new Map<string, ActivationStatistics>();
+  for (const { spec } of specs) {
+    if (spec.kind !== 'measured') continue;
+    if (options.amm || options.mm)
+      throw new SisyphusError(
+        'usage',
+        `--poly ${formatSpec(spec)}: --amm and --mm bring the pre-activations to [-1, 1], so give a=1`,
+      );
+    measured.set(spec.file, await readStatistics(spec.file));
+  }
   assertValid(original, where);
 
   const model = cloneModel(original);
@@ -128,7 +139,13 @@ export async function rewriteModel(original: Model, options: RewriteOptions, whe
   const check = await checkExact(original, model, reports.length > 0, exact, options);
   if (statistics || options.mm)
     reports.push(await insertAmm.run(model, { ...options, ...(statistics && { statistics }) }));
-  if (specs.length > 0) reports.push(runReplaceActivation(model, { ...options, poly: specs }));
+  if (specs.length > 0) {
+    const lookUp = (file: string) => measured.get(file) as ActivationStatistics;
+    const report = runReplaceActivation(model, { ...options, poly: specs, statistics: lookUp });
+    reports.push(report);
+    const fitted = report.applied.flatMap(({ site, range }) => (range === null ? [] : [[site, range] as const]));
+    recordRanges(model, new Map(fitted));
+  }
 
   stampProvenance(model, options, where);
   assertValid(model, 'the result');
@@ -186,7 +203,8 @@ async function checkExact(
 function stampProvenance(model: Model, options: RewriteOptions, source: string): void {
   const { poly, form, passes, opset, amm, mm, only, skip, activations } = options;
   const specs = poly?.map((text) => {
-    const { glob, spec } = parseSiteSpec(text);
+    const { glob, spec: given } = parseSiteSpec(text);
+    const spec = given.kind === 'measured' ? { ...given, file: path.basename(given.file) } : given;
     return glob === null ? formatSpec(spec) : `${glob}=${formatSpec(spec)}`;
   });
   const done = {

@@ -2,9 +2,12 @@
 import { Command, CommanderError } from 'commander';
 import { type ErrorCode, SisyphusError } from '../errors.ts';
 import { VERSION } from '../version.ts';
+import { compareCommand } from './compare.ts';
+import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
 import { failure, type Streams } from './output.ts';
 import { passesCommand } from './passes.ts';
+import { probeCommand } from './probe.ts';
 import { rewriteCommand } from './rewrite.ts';
 
 const EXIT: Partial<Record<ErrorCode, number>> = { usage: 2, spec: 2, gate: 3, aborted: 130 };
@@ -16,6 +19,9 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
     .showSuggestionAfterError();
   rewriteCommand(program, streams, signal);
   inspectCommand(program, streams);
+  evalCommand(program, streams, signal);
+  probeCommand(program, streams, signal);
+  compareCommand(program, streams, signal);
   passesCommand(program, streams);
   for (const command of program.commands)
     command

@@ -14,6 +14,7 @@ import {
   type Tensor,
   toStrings,
 } from '../graph/tensor.ts';
+import { CPU, type Device, deviceHint, formatDevice } from './device.ts';
 
 /** Typed arrays as onnxruntime uses them; float16 is always `Uint16Array` (bit patterns), bool is 0 and 1. */
 export type NdData =
@@ -39,11 +40,18 @@ export interface NdArray {
 export interface SessionOptions {
   /** Let onnxruntime rewrite the graph before it runs. Default true; false runs the nodes as they stand. */
   readonly optimize?: boolean;
-  /** Threads for one operator. Default: onnxruntime's own choice. */
+  /** Threads for one operator. Default: onnxruntime's own choice, one for each physical core. */
   readonly threads?: number;
+  /** Default: the CPU. Operators that a graphics card has no code for run on the CPU. */
+  readonly device?: Device;
+  /** What onnxruntime itself writes to stderr. Default 'fatal': failures arrive as errors anyway. */
+  readonly logLevel?: LogLevel;
   /** What errors call the model. */
   readonly name?: string;
 }
+
+export const LOG_LEVELS = ['verbose', 'info', 'warning', 'error', 'fatal'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** A loaded model. It owns native memory: `release` it. */
 export interface Session {
@@ -102,16 +110,19 @@ function runtime(): Promise<Runtime> {
  */
 export async function openSession(model: Uint8Array, options: SessionOptions = {}): Promise<Session> {
   const name = options.name ?? 'model';
+  const device = options.device ?? CPU;
   const ort = await runtime();
   let native: InferenceSession;
   try {
     native = await ort.InferenceSession.create(model, {
-      executionProviders: ['cpu'],
+      executionProviders: PROVIDERS[device.kind](device),
       graphOptimizationLevel: options.optimize === false ? 'disabled' : 'all',
-      logSeverityLevel: 4,
+      logSeverityLevel: LOG_LEVELS.indexOf(options.logLevel ?? 'fatal') as 0 | 1 | 2 | 3 | 4,
       ...(options.threads !== undefined && { intraOpNumThreads: options.threads }),
     });
   } catch (cause) {
+    if (device.kind !== 'cpu' && NO_DEVICE.test(reasonOf(cause)))
+      throw new SisyphusError('unsupported', `--device ${formatDevice(device)}: ${deviceHint(device)}`, { cause });
     throw refusal(name, "onnxruntime can't load it", cause);
   }
   return {
@@ -138,9 +149,45 @@ export async function openSession(model: Uint8Array, options: SessionOptions = {
   };
 }
 
+type Providers = InferenceSession.ExecutionProviderConfig[];
+const PROVIDERS: { readonly [K in Device['kind']]: (device: Device) => Providers } = {
+  cpu: () => ['cpu'],
+  webgpu: () => ['webgpu', 'cpu'],
+  cuda: (device) => [{ name: 'cuda', deviceId: device.kind === 'cuda' ? device.index : 0 }, 'cpu'],
+};
+/** How onnxruntime 1.30 says that a provider's library, driver or hardware is missing. */
+const NO_DEVICE = /AppendExecutionProvider|shared library|providers_cuda|WebGPU adapter|CUDA (failure|error)|cuDNN/i;
+
+/**
+ * The device that 'auto' stands for: the first graphics card where onnxruntime's CUDA provider works, else the CPU.
+ * WebGPU is never taken unasked: without a graphics card it would be a slow emulation.
+ * @returns the device and, for people, why
+ */
+export async function chooseDevice(wanted: Device | 'auto'): Promise<{ device: Device; why: string }> {
+  if (wanted !== 'auto') return { device: wanted, why: 'as asked' };
+  const cuda: Device = { kind: 'cuda', index: 0 };
+  try {
+    const session = await openSession(await emptyModel(), { device: cuda });
+    await session.release();
+    return { device: cuda, why: "onnxruntime's CUDA provider works" };
+  } catch {
+    return { device: CPU, why: 'no working CUDA provider (`npm run setup:cuda` fetches one)' };
+  }
+}
+
+/** The smallest model that a provider can be tried with. */
+async function emptyModel(): Promise<Uint8Array> {
+  const { buildModel } = await import('../graph/build.ts');
+  const { serialize } = await import('../graph/write.ts');
+  const net = buildModel({ name: 'empty', opset: 17, irVersion: 8 });
+  net.output(net.node('Identity', [net.input('x', 'float', [1])], {}, 'identity'), 'y', 'float', [1]);
+  return serialize(net.model);
+}
+
+const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause)).trim();
+
 function refusal(name: string, what: string, cause: unknown): SisyphusError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new SisyphusError('unsupported', `${name}: ${what}: ${reason.trim()}`, { cause });
+  return new SisyphusError('unsupported', `${name}: ${what}: ${reasonOf(cause)}`, { cause });
 }
 
 function toOrt(ort: Runtime, array: NdArray, where: string): OrtTensor {

@@ -206,6 +206,12 @@ export function setType(value: Value, type: TensorType): void {
   mutable(body).valueInfo = body.valueInfo.map(update);
 }
 
+/** Makes an intermediate value of the main graph an output too; it keeps its name. */
+export function addOutput(model: Model, value: Value, type: TensorType): void {
+  mutable(model.graph).outputs.push({ value, info: typeMessage(value.name, type) });
+  addUser(value, model.graph);
+}
+
 /** Forgets what the file states about intermediate values for which `drop` holds. */
 export function dropValueInfo(body: Body, drop: (value: Value) => boolean): void {
   mutable(body).valueInfo = body.valueInfo.filter(({ value }) => !drop(value));

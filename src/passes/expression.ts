@@ -67,9 +67,14 @@ const BENT = new Set([
 ]);
 /** What the last node of a spelling can be; the operators that are activations themselves are matched directly. */
 const LAST = new Set(['Mul', 'Div', 'Add', 'Sub', 'Neg', 'Max', 'Min', 'Where', 'Log']);
-const MAX_NODES = 12;
-/** Nodes are compiled anew for each reader: with many shared ones that multiplies. */
-const MAX_CALLS = 100;
+/** Nodes are compiled anew for each reader: with many shared ones that multiplies calls. */
+interface Limits {
+  readonly nodes: number;
+  readonly calls: number;
+}
+const MATCHING: Limits = { nodes: 12, calls: 100 };
+/** Enough for polynomials of degree 32 in any form. */
+const EVALUATION: Limits = { nodes: 200, calls: 20_000 };
 /** Only casts of these keep the number: others truncate, or change the element type. */
 const TRUTH = new Set(['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual', 'Not']);
 
@@ -101,11 +106,16 @@ export function matchExpression(
   return null;
 }
 
+/** The function of a number that the nodes from `input` to the output of `last` compute, or null where it is none. */
+export function scalarFunction(model: Model, last: Node, input: Value): ((x: number) => number) | null {
+  return compile(model, last, input, new Set(), [], { used: 0, ...EVALUATION });
+}
+
 /** Values that `node` depends on through elementwise nodes, nearest first. */
 function ancestors(model: Model, node: Node): Value[] {
   const found = new Set<Value>();
   let level: Node[] = [node];
-  for (let seen = 1; level.length > 0 && seen <= MAX_NODES; ) {
+  for (let seen = 1; level.length > 0 && seen <= MATCHING.nodes; ) {
     const next: Node[] = [];
     for (const value of level.flatMap(({ inputs }) => inputs)) {
       if (!value || found.has(value) || constantScalar(model, value) !== null) continue;
@@ -126,12 +136,12 @@ function compile(
   input: Value,
   nodes: Set<Node>,
   constants: Value[],
-  budget = { used: 0 },
+  budget = { used: 0, ...MATCHING },
 ): ((x: number) => number) | null {
   const make = ELEMENTWISE.get(node.op);
   if (!make || node.domain !== '' || referenced(node).length > 0) return null;
   if (node.op === 'Cast' && !TRUTH.has(node.inputs[0]?.producer?.op ?? '')) return null;
-  if (nodes.size >= MAX_NODES || ++budget.used > MAX_CALLS) return null;
+  if (nodes.size >= budget.nodes || ++budget.used > budget.calls) return null;
   nodes.add(node);
   const args: ((x: number) => number)[] = [];
   for (const value of node.inputs) {

@@ -10,7 +10,7 @@
  * Conditions: one operator as activation, in a graph (not in a function); for MM a known rank.
  * A constant channel (max = min) has no range to divide by: AMM divides by 1 there, MM adds a tiny number to every range.
  */
-import { didYouMean, SisyphusError } from '../errors.ts';
+import { SisyphusError } from '../errors.ts';
 import { intsAttribute } from '../graph/attributes.ts';
 import { addConstant, addNode, setInput } from '../graph/edit.ts';
 import type { ElementType, Model, Value } from '../graph/ir.ts';
@@ -21,6 +21,7 @@ import { opsetOf } from '../graph/walk.ts';
 import { type ActivationSite, findActivations } from './activation-sites.ts';
 import { applyAffine, planAffine, producerOf } from './affine.ts';
 import { emptyReport, type Pass, type PassReport } from './pass.ts';
+import { refuseStrangers } from './ranges.ts';
 import { type SiteSelection, selectedKinds, siteFilter } from './select-sites.ts';
 import type { ActivationStatistics } from './statistics.ts';
 
@@ -44,7 +45,7 @@ function runInsertAmm(model: Model, options: InsertAmmOptions): PassReport {
   const { sites } = findActivations(model, types, selectedKinds(options));
   const report = emptyReport(insertAmm.name);
   const leftOut = siteFilter(options, sites);
-  if (statistics) refuseStrangers(statistics, findActivations(model, types).sites);
+  if (statistics) refuseStrangers(statistics, findActivations(model, types).sites, '--amm');
   for (const site of sites) {
     const reason = leftOut(site) ?? unsuited(site);
     if (reason) {
@@ -58,18 +59,6 @@ function runInsertAmm(model: Model, options: InsertAmmOptions): PassReport {
     else report.applied.push({ site: site.name, ...result });
   }
   return report;
-}
-
-/** Statistics of another model, or a misspelt name, would otherwise go unnoticed. */
-function refuseStrangers(statistics: ActivationStatistics, sites: readonly ActivationSite[]): void {
-  const names = sites.map(({ name }) => name);
-  const known = new Set(names);
-  const stranger = Object.keys(statistics.sites).find((name) => !known.has(name));
-  if (stranger !== undefined)
-    throw new SisyphusError(
-      'file',
-      `--amm: the statistics name '${stranger}', which is no activation of this model${didYouMean(stranger, names.slice(0, 8))}`,
-    );
 }
 
 type Result = { readonly detail: string } | { readonly reason: string };

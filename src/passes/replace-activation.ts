@@ -13,17 +13,21 @@ import { makeTensor, rounding, toNumbers } from '../graph/tensor.ts';
 import { type Activation, relu } from '../poly/activations.ts';
 import { type Coefficients, evaluate, fitError } from '../poly/fit.ts';
 import { evaluatePlan, type Form, type Plan } from '../poly/plan.ts';
-import { formatSpec, type PolySpec, polynomialFor, type SiteSpec } from '../poly/spec.ts';
+import { type FixedSpec, formatSpec, type PolySpec, polynomialFor, type SiteSpec } from '../poly/spec.ts';
 import { type ActivationSite, findActivations } from './activation-sites.ts';
 import { emitPolynomial, type PolynomialTensor, planTensor, unrepresentable } from './emit-polynomial.ts';
 import type { Change, Pass, PassReport } from './pass.ts';
+import { measuredRange, refuseStrangers } from './ranges.ts';
 import { type SiteSelection, selectedKinds, siteFilter, siteMatcher } from './select-sites.ts';
+import type { ActivationStatistics } from './statistics.ts';
 
 export interface ReplaceActivationOptions extends SiteSelection {
   /** The last one that matches a site is used for it. Sites that none matches stay. */
   readonly poly: readonly SiteSpec[];
   /** Default: the form with the least multiplicative depth. */
   readonly form?: Form;
+  /** The statistics in a file that a spec names. */
+  readonly statistics?: (file: string) => ActivationStatistics;
 }
 
 /** What stands at a site now. */
@@ -42,6 +46,8 @@ export interface Replacement extends Change {
    * type, and the largest one without rounding. Of the worst channel.
    */
   readonly error: { readonly max: number; readonly rms: number; readonly exact: number } | null;
+  /** a of the range [-a, a] that it was fitted on; null for a polynomial without one. */
+  readonly range: number | null;
 }
 
 export interface ReplaceActivationReport extends PassReport {
@@ -68,6 +74,7 @@ export function runReplaceActivation(model: Model, options: ReplaceActivationOpt
   const leftOut = siteFilter(options, sites);
   const specFor = specChooser(options.poly, sites);
   const prepare = preparer(options.form);
+  const fixSpec = specFixer(model, options);
   for (const site of sites) {
     const spec = specFor(site);
     const reason = leftOut(site) ?? (spec ? null : 'no --poly is given for it');
@@ -85,10 +92,15 @@ export function runReplaceActivation(model: Model, options: ReplaceActivationOpt
         });
       continue;
     }
-    const prepared = prepare(spec, site);
+    const fixed = fixSpec(spec, site);
+    if ('reason' in fixed) {
+      report.skipped.push({ site: site.name, ...fixed });
+      continue;
+    }
+    const prepared = prepare(fixed, site);
     const problem = unrepresentable(prepared.tensor, site.elem) ?? overflow(prepared, site.elem);
     if (problem) report.skipped.push({ site: site.name, reason: problem });
-    else report.applied.push(replaceSite(model, site, spec, prepared));
+    else report.applied.push(replaceSite(model, site, fixed, prepared));
   }
   return report;
 }
@@ -104,6 +116,25 @@ function specChooser(
   return (site) => rules.findLast(({ matches }) => matches(site))?.spec ?? null;
 }
 
+type Fixed = FixedSpec | { readonly reason: string };
+
+/** Looks up ranges that stand in a file. */
+function specFixer(model: Model, options: ReplaceActivationOptions): (spec: PolySpec, site: ActivationSite) => Fixed {
+  const files = new Map<string, ActivationStatistics | undefined>();
+  for (const { spec } of options.poly)
+    if (spec.kind === 'measured' && !files.has(spec.file)) {
+      const statistics = options.statistics?.(spec.file);
+      if (statistics) refuseStrangers(statistics, findActivations(model, inferTypes(model)).sites, '--poly');
+      files.set(spec.file, statistics);
+    }
+  return (spec, { name }) => {
+    if (spec.kind !== 'measured') return spec;
+    const range = measuredRange(files.get(spec.file), name);
+    if (typeof range === 'string') return { reason: range };
+    return { kind: 'fit', degree: spec.degree, range, ...(spec.dx !== undefined && { dx: spec.dx }) };
+  };
+}
+
 /** Everything that a site's replacement takes. */
 interface Prepared {
   readonly tensor: PolynomialTensor;
@@ -112,8 +143,8 @@ interface Prepared {
 }
 
 /** Most sites share one activation, spec and element type, so each fit is made and judged once. */
-function preparer(form?: Form): (spec: PolySpec, site: ActivationSite) => Prepared {
-  const made = new Map<PolySpec, Map<Activation, Map<ElementType, Prepared>>>();
+function preparer(form?: Form): (spec: FixedSpec, site: ActivationSite) => Prepared {
+  const made = new Map<FixedSpec, Map<Activation, Map<ElementType, Prepared>>>();
   return (spec, site) => {
     const byActivation = into(made, spec, () => new Map<Activation, Map<ElementType, Prepared>>());
     const [only, ...others] = site.activations;
@@ -129,7 +160,7 @@ function into<K, V>(map: Map<K, V>, key: K, make: () => V): V {
   return value;
 }
 
-function prepareSite(spec: PolySpec, site: ActivationSite, form?: Form): Prepared {
+function prepareSite(spec: FixedSpec, site: ActivationSite, form?: Form): Prepared {
   const polynomials = polynomialsFor(spec, site.activations);
   const tensor = { polynomials, shape: site.parameterShape };
   const steps = planTensor(tensor, form);
@@ -152,7 +183,7 @@ function prepareSite(spec: PolySpec, site: ActivationSite, form?: Form): Prepare
  * The polynomials of a site. PRelu may have a slope for every element; s x + (1 - s) relu(x) is linear in ReLU, and so are
  * its fits, so one fit serves them all.
  */
-function polynomialsFor(spec: PolySpec, activations: readonly Activation[]): Coefficients[] {
+function polynomialsFor(spec: FixedSpec, activations: readonly Activation[]): Coefficients[] {
   if (activations.length === 1 || (spec.kind !== 'fit' && spec.kind !== 'taylor'))
     return activations.map((activation) => polynomialFor(spec, activation));
   const base = polynomialFor(spec, relu);
@@ -173,7 +204,7 @@ function overflow({ error, steps }: Prepared, elem: ElementType): string | null 
 function replaceSite(
   model: Model,
   site: ActivationSite,
-  spec: PolySpec,
+  spec: FixedSpec,
   { tensor, steps, error }: Prepared,
 ): Replacement {
   const { node, output, input: x } = site;
@@ -196,6 +227,7 @@ function replaceSite(
     multiplications: steps.multiplications,
     calls: site.calls,
     error,
+    range: spec.kind === 'fit' ? spec.range : null,
   };
 }
 

@@ -6,9 +6,14 @@ import { type Coefficients, leastSquares, MAX_DEGREE, tangent, trim } from './fi
 export type PolySpec =
   /** Least squares on [-range, range]; `dx` takes the paper's grid in place of the continuous density. */
   | { readonly kind: 'fit'; readonly degree: number; readonly range: number; readonly dx?: number }
+  /** The same, the range of each site being the largest magnitude that a statistics file holds for it. */
+  | { readonly kind: 'measured'; readonly degree: number; readonly file: string; readonly dx?: number }
   | { readonly kind: 'taylor' }
   | { readonly kind: 'quad' }
   | { readonly kind: 'coefficients'; readonly values: Coefficients };
+
+/** One that says all there is to know. */
+export type FixedSpec = Exclude<PolySpec, { readonly kind: 'measured' }>;
 
 /** A spec for the sites whose name matches; null for all. */
 export interface SiteSpec {
@@ -47,7 +52,10 @@ export function parseSpec(text: string): PolySpec {
   const number = (key: string): number => {
     const word = entries.get(key) ?? '';
     const value = Number(word);
-    if (word.trim() === '' || !Number.isFinite(value)) throw refuse(`${key}='${word}' is not a finite number`);
+    if (word.trim() === '' || !Number.isFinite(value))
+      throw refuse(
+        `${key}='${word}' is not a finite number${key === 'a' ? ', nor a statistics file (a=stats.json)' : ''}`,
+      );
     return value;
   };
 
@@ -71,23 +79,28 @@ export function parseSpec(text: string): PolySpec {
   const degree = number('deg');
   if (!Number.isInteger(degree) || degree < 1 || degree > MAX_DEGREE)
     throw refuse(`deg=${entries.get('deg')} must be a whole number from 1 to ${MAX_DEGREE}`);
-  const range = number('a');
+  const file = entries.get('a') ?? '';
+  const measured = file.endsWith('.json');
+  const range = measured ? 1 : number('a');
   if (range <= 0) throw refuse(`a=${range} must be above 0: the range is [-a, a]`);
   if (range < 1e-6 || range > 1e6) throw refuse(`a=${range} must lie between 1e-6 and 1e6`);
-  if (!entries.has('dx')) return { kind: 'fit', degree, range };
-  const dx = number('dx');
-  if (dx <= 0) throw refuse(`dx=${dx} must be above 0`);
-  return { kind: 'fit', degree, range, dx };
+  const dx = entries.has('dx') ? number('dx') : undefined;
+  if (dx !== undefined && dx <= 0) throw refuse(`dx=${dx} must be above 0`);
+  const common = { degree, ...(dx !== undefined && { dx }) };
+  return measured ? { kind: 'measured', file, ...common } : { kind: 'fit', range, ...common };
 }
 
 /** The spec as text that parses back to it. */
 export function formatSpec(spec: PolySpec): string {
-  if (spec.kind === 'fit') return `deg=${spec.degree},a=${spec.range}${spec.dx === undefined ? '' : `,dx=${spec.dx}`}`;
+  if (spec.kind === 'fit' || spec.kind === 'measured') {
+    const range = spec.kind === 'fit' ? spec.range : spec.file;
+    return `deg=${spec.degree},a=${range}${spec.dx === undefined ? '' : `,dx=${spec.dx}`}`;
+  }
   return spec.kind === 'coefficients' ? `coeffs=${spec.values.join(':')}` : spec.kind;
 }
 
 /** The polynomial that a spec means for an activation. */
-export function polynomialFor(spec: PolySpec, activation: Activation): Coefficients {
+export function polynomialFor(spec: FixedSpec, activation: Activation): Coefficients {
   if (spec.kind === 'fit') return leastSquares(activation, spec.degree, spec.range, spec.dx);
   if (spec.kind === 'taylor') return tangent(activation);
   return spec.kind === 'quad' ? [0, 0, 1] : spec.values;

@@ -11,7 +11,7 @@ import type { ActivationKind } from '../../src/poly/activations.ts';
 import { ACTIVATION_KINDS } from '../../src/poly/activations.ts';
 import { evaluate, leastSquares } from '../../src/poly/fit.ts';
 import { FORMS } from '../../src/poly/plan.ts';
-import { parseSiteSpec, polynomialFor } from '../../src/poly/spec.ts';
+import { type FixedSpec, parseSiteSpec, polynomialFor } from '../../src/poly/spec.ts';
 import { expectClose, numbersOf, ops, runModel } from '../support/numeric.ts';
 
 const poly = (...texts: string[]) => texts.map(parseSiteSpec);
@@ -212,7 +212,7 @@ describe('polynomials', () => {
   it.each(['taylor', 'quad', 'deg=2,a=3', 'deg=8,a=4', 'coeffs=0.25:0.5:0.1', 'coeffs=0:1', 'coeffs=0:0:0:1'])(
     '%s, in every form',
     async (text) => {
-      const spec = parseSiteSpec(text).spec;
+      const spec = parseSiteSpec(text).spec as FixedSpec;
       const expected = X.map((x) =>
         evaluate(polynomialFor(spec, { ...REFERENCE, f: (v) => Math.max(0, v), kinks: [0], tangent: [0, 0.5] }), x),
       );

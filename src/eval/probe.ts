@@ -1,0 +1,189 @@
+/**
+ * `sisyphus probe`: what happens at every nonlinear layer while a data set runs through a model. Extremes, counts of NaN
+ * and infinities and the share of inputs that leave the range cover every input; moments, quantiles and histograms are
+ * taken from whole batches spread evenly over the data (`sample` inputs at least).
+ *
+ * Reading every value of every layer costs several times the inference itself. So most batches run a model that reduces
+ * each layer to the minimum, maximum and sum of each row and channel; where a sum is not finite, and for the sample, the
+ * same batch runs again with the values themselves as outputs.
+ */
+import { SisyphusError } from '../errors.ts';
+import { readModel } from '../graph/read.ts';
+import { inferTypes } from '../graph/shapes.ts';
+import type { Skip } from '../passes/pass.ts';
+import { rangesOf } from '../passes/ranges.ts';
+import type { ActivationKind } from '../poly/activations.ts';
+import type { RunOptions } from './accuracy.ts';
+import { type Device, formatDevice, parseDevice } from './device.ts';
+import { type Feed, type FeedBatch, openFeed, samplePlan } from './feed.ts';
+import { gainOf } from './gain.ts';
+import { type FirstNonFinite, locateNonFinite } from './locate.ts';
+import { type PreprocessingText, preprocessingText } from './preprocessing.ts';
+import { chooseDevice, openSession } from './session.ts';
+import { nonlinearSites } from './sites.ts';
+import { finishRunning, finiteBins, startRunning, type ValueStatistics } from './statistics.ts';
+import { runFull, runLight, tapExtremes, tapValues, type Watched } from './taps.ts';
+import { type EscapeScore, escapeScore } from './verdict.ts';
+
+export interface ProbeOptions extends RunOptions {
+  /** Count inputs with |x| above this at a layer. Default: the range that `rewrite` fitted the layer's polynomial on. */
+  readonly range?: number;
+  /** How many inputs moments, quantiles and histograms are taken from, at least. Default 256. */
+  readonly sample?: number;
+}
+
+export interface ProbedSite {
+  readonly name: string;
+  readonly label: string;
+  readonly kind: ActivationKind | 'polynomial';
+  /** Of one input. */
+  readonly shape: readonly number[];
+  /** Before the nonlinearity. */
+  readonly input: ValueStatistics;
+  /** After it. */
+  readonly output: ValueStatistics;
+  /** [-range, range] is where its input should stay; null where nothing says so. */
+  readonly range: number | null;
+  /** Share of the inputs with a value outside of the range, or not finite; null without a range. */
+  readonly leaving: number | null;
+  /** Inputs with a value that is not finite, before or after the nonlinearity. */
+  readonly nonFiniteInputs: number;
+  /** See `gainOf`; null where it can't be told. */
+  readonly gain: number | null;
+}
+
+export interface ProbedModel {
+  readonly path: string;
+  readonly images: number;
+  /** How many of them moments, quantiles and histograms come from. */
+  readonly sampled: number;
+  readonly seconds: number;
+  readonly data: string;
+  readonly split: string;
+  readonly batch: number;
+  readonly batching: string;
+  readonly preprocessing: PreprocessingText;
+  readonly device: string;
+  readonly partial: boolean;
+  readonly sites: readonly ProbedSite[];
+  /** Nonlinear layers whose values can't be read. */
+  readonly skipped: readonly Skip[];
+  /** Inputs for which an output of the model is not finite. */
+  readonly nonFiniteOutputs: number;
+  /** Where it began, in the first input that it happened to; null where all is finite. */
+  readonly firstNonFinite: FirstNonFinite | null;
+  readonly escape: EscapeScore;
+}
+
+export interface ProbeReport {
+  readonly models: readonly ProbedModel[];
+  readonly device: { readonly name: string; readonly why: string };
+}
+
+const DEFAULT_SAMPLE = 256;
+
+/**
+ * Probes models on one data set.
+ * @throws SisyphusError as `evaluate` does
+ */
+export async function probe(files: readonly string[], options: ProbeOptions): Promise<ProbeReport> {
+  const { device, why } = await chooseDevice(parseDevice(options.device ?? 'cpu'));
+  const models: ProbedModel[] = [];
+  for (const path of files) {
+    if (options.partial && options.signal?.aborted) break;
+    const feed = await openFeed(readModel(path), path, options);
+    models.push(await probeFeed(feed, device, options));
+  }
+  return { models, device: { name: formatDevice(device), why } };
+}
+
+async function probeFeed(feed: Feed, device: Device, options: ProbeOptions): Promise<ProbedModel> {
+  const { model, where } = feed;
+  const types = inferTypes(model);
+  const { sites, skipped } = nonlinearSites(model, types);
+  const ranges = rangesOf(model);
+  const watched = sites.map(
+    (site): Watched => ({
+      site,
+      range: options.range ?? ranges.get(site.name) ?? null,
+      input: startRunning(),
+      output: startRunning(),
+      shape: [],
+      nonFiniteInputs: 0,
+    }),
+  );
+  const open = (bytes: Uint8Array) =>
+    openSession(bytes, {
+      name: where,
+      device,
+      ...(options.threads !== undefined && { threads: options.threads }),
+      ...(options.logLevel && { logLevel: options.logLevel }),
+    });
+  const start = performance.now();
+  const { isSampled, all } = samplePlan(feed, options.sample ?? DEFAULT_SAMPLE);
+  const seen = { images: 0, sampled: 0, nonFiniteOutputs: 0 };
+  let offender: FeedBatch | null = null;
+  let partial = false;
+  const full = await tapValues(model, types, watched, feed.batch, open);
+  const light = all ? null : await tapExtremes(model, types, watched, open);
+  try {
+    let index = 0;
+    let escaping = false; // then it most likely goes on, and the short way would be in vain
+    for await (const batch of feed.batches()) {
+      const sample = isSampled(index++);
+      let bad = light && !sample && !escaping ? await runLight(light, watched, batch) : null;
+      if (bad === null) {
+        const { badOutputs, badValues } = await runFull(full, batch, sample);
+        escaping = badValues;
+        bad = badOutputs;
+      }
+      if (bad > 0 || escaping) offender ??= batch;
+      seen.nonFiniteOutputs += bad;
+      seen.images += batch.count;
+      if (sample) seen.sampled += batch.count;
+      options.onProgress?.({ task: where, done: seen.images, total: feed.count, unit: 'images' });
+    }
+  } catch (error) {
+    const stopped = error instanceof SisyphusError && error.code === 'aborted';
+    if (!options.partial || !stopped || seen.images === 0) throw error;
+    partial = true;
+  } finally {
+    await full.session.release();
+    await light?.session.release();
+  }
+  const probed = watched.map((one) => finishSite(one, seen.images));
+  const firstNonFinite = offender && (await locateNonFinite(model, types, offender, sites, open));
+  const { nonFiniteOutputs } = seen;
+  return {
+    path: where,
+    ...seen,
+    seconds: (performance.now() - start) / 1000,
+    data: options.data,
+    split: feed.dataset.split,
+    batch: feed.batch,
+    batching: feed.batching,
+    preprocessing: preprocessingText(feed.preprocessing),
+    device: formatDevice(device),
+    partial,
+    sites: probed,
+    skipped,
+    firstNonFinite,
+    escape: escapeScore({ sites: probed, images: seen.images, nonFiniteOutputs, firstNonFinite }),
+  };
+}
+
+function finishSite({ site, range, input, output, shape, nonFiniteInputs }: Watched, images: number): ProbedSite {
+  const { name, label, kind, f } = site;
+  return {
+    name,
+    label,
+    kind,
+    shape,
+    input: finishRunning(input),
+    output: finishRunning(output),
+    range,
+    leaving: range === null ? null : input.leavingRows / images,
+    nonFiniteInputs,
+    gain: f && gainOf(f, finiteBins(input)),
+  };
+}

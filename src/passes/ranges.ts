@@ -1,0 +1,51 @@
+/** Ranges of pre-activations: measured ones, and those that polynomials were made for, which the model keeps. */
+import { didYouMean, SisyphusError } from '../errors.ts';
+import { setMetadata } from '../graph/edit.ts';
+import type { Model } from '../graph/ir.ts';
+import type { ActivationSite } from './activation-sites.ts';
+import type { ActivationStatistics } from './statistics.ts';
+
+const KEY = 'sisyphus.ranges';
+
+/** a of [-a, a] by site, as far as the model records it. */
+export function rangesOf(model: Model): Map<string, number> {
+  const text = model.metadata.find(({ key }) => key === KEY)?.value;
+  try {
+    const entries = Object.entries(JSON.parse(text ?? '{}') as Record<string, unknown>);
+    return new Map(entries.filter((entry): entry is [string, number] => typeof entry[1] === 'number'));
+  } catch {
+    return new Map(); // not ours
+  }
+}
+
+/** Adds to what is recorded. */
+export function recordRanges(model: Model, ranges: ReadonlyMap<string, number>): void {
+  if (ranges.size === 0) return;
+  setMetadata(model, KEY, JSON.stringify(Object.fromEntries([...rangesOf(model), ...ranges])));
+}
+
+/** Statistics of another model, or a misspelt name, would otherwise go unnoticed. @throws SisyphusError `file` */
+export function refuseStrangers(
+  statistics: ActivationStatistics,
+  sites: readonly ActivationSite[],
+  option: string,
+): void {
+  const names = sites.map(({ name }) => name);
+  const known = new Set(names);
+  const stranger = Object.keys(statistics.sites).find((name) => !known.has(name));
+  if (stranger !== undefined)
+    throw new SisyphusError(
+      'file',
+      `${option}: the statistics name '${stranger}', which is no activation of this model${didYouMean(stranger, names.slice(0, 8))}`,
+    );
+}
+
+/** The largest magnitude that was measured at a site, or why there is none. */
+export function measuredRange(statistics: ActivationStatistics | undefined, site: string): number | string {
+  const stored = statistics && Object.hasOwn(statistics.sites, site) ? statistics.sites[site] : undefined;
+  if (!stored) return 'the statistics hold nothing for it';
+  const range = [...stored.channelMin, ...stored.channelMax].reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  if (range < 1e-6 || range > 1e6)
+    return `the statistics give it a range of ${range}, which no polynomial is fitted on`;
+  return range;
+}
