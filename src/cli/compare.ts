@@ -1,15 +1,18 @@
 import type { Command } from 'commander';
 import { SisyphusError } from '../errors.ts';
-import { type CompareReport, type ComparedLayer, compare } from '../eval/compare.ts';
+import { type ComparedLayer, type CompareReport, compare } from '../eval/compare.ts';
 import { VERSION } from '../version.ts';
 import { positiveNumber, wholeNumber } from './options.ts';
-import { type CommonOptions, dim, makeOutput, shortNumber, type Streams, table, thousands } from './output.ts';
+import { type CommonOptions, dim, makeOutput, type Streams, shortNumber, table, thousands } from './output.ts';
 import { showProgress } from './progress.ts';
+import { reportTarget } from './report.ts';
 import { addRunOptions, type RunFlags, runOptions } from './run-options.ts';
 
 interface Flags extends CommonOptions, RunFlags {
   readonly tolerance?: number;
   readonly sample?: number;
+  readonly report?: string;
+  readonly force?: boolean;
 }
 
 export function compareCommand(program: Command, streams: Streams, signal: AbortSignal): void {
@@ -27,9 +30,16 @@ export function compareCommand(program: Command, streams: Streams, signal: Abort
       'rms of the difference, relative to the first model, from which on a layer has diverged (default: 1e-3)',
       positiveNumber('--tolerance'),
     )
-    .option('--sample <n>', 'inputs that layers are compared on (default: 256)', wholeNumber('--sample', 1, 2 ** 31 - 1))
+    .option(
+      '--sample <n>',
+      'inputs that layers are compared on (default: 256)',
+      wholeNumber('--sample', 1, 2 ** 31 - 1),
+    )
+    .option('--report <file>', 'write the results as one HTML file')
+    .option('--force', 'replace an existing report')
     .action(async (first: string, second: string, flags: Flags) => {
       const output = makeOutput(streams, flags);
+      const page = await reportTarget(flags);
       output.say(dim(`sisyphus ${VERSION} compare · ${flags.data} ${flags.split ?? 'test'}`));
       const progress = showProgress(streams, flags);
       const report = await compare(first, second, {
@@ -41,6 +51,7 @@ export function compareCommand(program: Command, streams: Streams, signal: Abort
       const shown = flags.verbose ? report.layers : report.layers.slice(0, 0);
       if (shown.length > 0) output.say(table(HEAD, shown.map(layerRow), true));
       output.result(`  ${verdict(report)}`);
+      await page?.write((pages) => pages.comparePage(report), output);
       output.finish(report);
       if (report.partial) throw new SisyphusError('aborted', 'interrupted: the figures cover only the images seen');
     });
@@ -74,7 +85,10 @@ function summary(report: CompareReport): string[][] {
 function verdict({ firstDiverging, tolerance, layers, output }: CompareReport): string {
   if (firstDiverging) {
     const { name, ops, finiteInOne } = firstDiverging;
-    const how = finiteInOne > 0 ? `${thousands(finiteInOne)} values are finite in only one of the two` : `relative rms ${relative(firstDiverging)}`;
+    const how =
+      finiteInOne > 0
+        ? `${thousands(finiteInOne)} values are finite in only one of the two`
+        : `relative rms ${relative(firstDiverging)}`;
     return `first layer beyond ${tolerance}: '${name}' (${ops[0]}): ${how}`;
   }
   if (layers.length === 0) return 'no intermediate value has a namesake in the other model';

@@ -4,11 +4,14 @@ import { type Accuracy, type EvaluatedModel, evaluate } from '../eval/accuracy.t
 import { VERSION } from '../version.ts';
 import { type CommonOptions, dim, makeOutput, type Streams, table, thousands, warning } from './output.ts';
 import { showProgress } from './progress.ts';
+import { reportTarget } from './report.ts';
 import { addRunOptions, type RunFlags, runOptions } from './run-options.ts';
 
 interface Flags extends CommonOptions, RunFlags {
   readonly logits?: string;
   readonly savePreprocessing?: boolean;
+  readonly report?: string;
+  readonly force?: boolean;
 }
 
 export function evalCommand(program: Command, streams: Streams, signal: AbortSignal): void {
@@ -22,8 +25,11 @@ export function evalCommand(program: Command, streams: Streams, signal: AbortSig
   addRunOptions(command)
     .option('--logits <name>', 'the output that holds the logits (default: the first one with a number for each class)')
     .option('--save-preprocessing', 'record the preprocessing in the models’ metadata, for later runs')
+    .option('--report <file>', 'write the results as one HTML file')
+    .option('--force', 'replace an existing report')
     .action(async (files: string[], flags: Flags) => {
       const output = makeOutput(streams, flags);
+      const page = await reportTarget(flags);
       output.say(dim(`sisyphus ${VERSION} eval · ${flags.data} ${flags.split ?? 'test'}`));
       const progress = showProgress(streams, flags);
       const report = await evaluate(files, {
@@ -44,7 +50,9 @@ export function evalCommand(program: Command, streams: Streams, signal: AbortSig
       ]);
       output.result(table(['model', 'top-1 %', 'top-5 %', 'NaN', 'Inf', 'images', 'images/s'], rows, true));
       if (flags.savePreprocessing)
-        for (const { path, partial } of report.models) if (!partial) output.say(`recorded the preprocessing in ${path}`);
+        for (const { path, partial } of report.models)
+          if (!partial) output.say(`recorded the preprocessing in ${path}`);
+      await page?.write((pages) => pages.evalPage(report), output);
       output.finish(report);
       if (report.models.length < files.length || report.models.some(({ partial }) => partial))
         throw new SisyphusError('aborted', 'interrupted: the figures cover only the images that are counted above');

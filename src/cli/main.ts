@@ -12,5 +12,6 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 const streams = {
   out: (text: string | Uint8Array) => void process.stdout.write(text),
   err: (text: string) => void process.stderr.write(text),
+  errIsTty: process.stderr.isTTY ?? false,
 };
 process.exitCode = await run(process.argv.slice(2), streams, interrupt.signal);

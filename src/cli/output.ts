@@ -12,6 +12,8 @@ export interface CommonOptions {
 export interface Streams {
   out(text: string | Uint8Array): void;
   err(text: string): void;
+  /** Somebody watches standard error: progress may be a bar. */
+  readonly errIsTty?: boolean;
 }
 
 export interface Output {
@@ -70,6 +72,14 @@ export function bytes(count: number): string {
 
 /** 1234567 -> '1,234,567'; toLocaleString would load 30 ms of locale data. */
 export const thousands = (count: number): string => String(count).replace(/\B(?=(\d{3})+$)/g, ',');
+
+/** 0.123, 12.3, 1.23e+5: three digits. */
+export function shortNumber(x: number | null): string {
+  if (x === null) return '-';
+  if (x === 0 || !Number.isFinite(x)) return String(x);
+  const size = Math.abs(x);
+  return size >= 1e4 || size < 1e-3 ? x.toExponential(2) : String(Number(x.toPrecision(3)));
+}
 
 /** A polynomial as people write it: '0.293 + 0.5 x + 0.1641 x^2'. */
 export function polynomialText(coefficients: readonly number[]): string {

@@ -3,6 +3,7 @@ import { SisyphusError } from '../errors.ts';
 import { type ProbedModel, type ProbedSite, type ProbeReport, probe } from '../eval/probe.ts';
 import { statisticsFile } from '../eval/statistics-file.ts';
 import { refuseTarget, writeFileSafely } from '../files.ts';
+import { shortNames } from '../short-names.ts';
 import { VERSION } from '../version.ts';
 import { positiveNumber, wholeNumber } from './options.ts';
 import {
@@ -12,8 +13,8 @@ import {
   failure,
   makeOutput,
   type Output,
-  shortNumber,
   type Streams,
+  shortNumber,
   table,
   thousands,
   warning,
@@ -87,34 +88,36 @@ async function writeResults(report: ProbeReport, flags: Flags): Promise<string[]
   const [first] = report.models;
   if (first) await write(flags.output, () => statisticsFile(first));
   if (flags.svg !== undefined || flags.report !== undefined) {
-    const { maximaSvg, probePage } = await import('../view/probe-page.ts');
+    const { maximaSvg, probePage } = await import('../view/pages.ts');
     await write(flags.svg, () => maximaSvg(report));
     await write(flags.report, () => probePage(report));
   }
   return written;
 }
 
-/** Sites of a model that are shown without -v. */
+/** Sites of a model that are shown without -v; of several models, only what they have in common is. */
 const SHOWN = 40;
 
 function tell(output: Output, report: ProbeReport, flags: Flags): void {
   if (flags.device === 'auto') output.say(`  device ${report.device.name}: ${report.device.why}`);
   for (const model of report.models) {
-    const { path, images, sampled, preprocessing, sites, skipped, escape, batching, batch } = model;
+    const { path: file, images, sampled, preprocessing, sites, skipped, escape: score, batching, batch } = model;
     output.say();
-    output.say(`  ${bold(path)}: ${thousands(images)} images, moments and quantiles from ${thousands(sampled)}`);
+    output.say(`  ${bold(file)}: ${thousands(images)} images, moments and quantiles from ${thousands(sampled)}`);
     output.say(dim(`  normalize ${preprocessing.normalize}, ${preprocessing.layout}; batch ${batch}, ${batching}`));
+    const shown = flags.verbose ? sites : report.models.length > 1 ? [] : sites.slice(0, SHOWN);
     if (sites.length === 0) output.say('  no nonlinear layer');
-    else output.say(siteTable(flags.verbose ? sites : sites.slice(0, SHOWN)));
-    if (!flags.verbose && sites.length > SHOWN) output.say(`  … and ${sites.length - SHOWN} more layers (-v)`);
+    if (shown.length > 0) output.say(siteTable(shown));
+    if (shown.length > 0 && shown.length < sites.length)
+      output.say(`  … and ${sites.length - shown.length} more layers (-v)`);
     for (const { site, reason } of skipped) output.say(`  not probed: ${site}: ${reason}`);
-    const paint = escape.level === 'good' ? (text: string) => text : escape.level === 'bad' ? failure : warning;
-    output.result(`  ${paint(`${path}: ${escape.verdict}`)}`);
+    const paint = score.level === 'good' ? (text: string) => text : score.level === 'bad' ? failure : warning;
+    output.result(`  ${paint(`${file}: ${score.verdict}`)}`);
   }
   if (report.models.length > 1) {
     output.say();
     output.say(`  ${bold('largest |activation| after each layer')}`);
-    output.say(overlay(report.models));
+    output.say(overlay(report.models, shortNames(report.models)));
   }
 }
 
@@ -128,9 +131,7 @@ function siteTable(sites: readonly ProbedSite[]): string {
     thousands(input.nan + output.nan),
     thousands(input.inf + output.inf),
     gain === null ? '-' : gain.toFixed(2),
-    ...(ranged
-      ? [range === null ? '-' : shortNumber(range), leaving === null ? '-' : (100 * leaving).toFixed(2)]
-      : []),
+    ...(ranged ? [range === null ? '-' : shortNumber(range), leaving === null ? '-' : (100 * leaving).toFixed(2)] : []),
   ]);
   return table(ranged ? [...head, 'a', '% outside'] : head, rows, true);
 }
@@ -141,10 +142,10 @@ function largest({ min, max }: ProbedSite['output']): number | null {
 }
 
 /** The paper's Figure 2 as a table. */
-function overlay(models: readonly ProbedModel[]): string {
-  const names = [...new Set(models.flatMap(({ sites }) => sites.map(({ name }) => name)))];
+function overlay(models: readonly ProbedModel[], names: readonly string[]): string {
+  const layers = [...new Set(models.flatMap(({ sites }) => sites.map(({ name }) => name)))];
   const bySite = models.map(({ sites }) => new Map(sites.map((site) => [site.name, site])));
-  const rows = names.map((name) => [
+  const rows = layers.map((name) => [
     name,
     ...bySite.map((sites) => {
       const site = sites.get(name);
@@ -152,5 +153,5 @@ function overlay(models: readonly ProbedModel[]): string {
       return site.output.nan + site.output.inf > 0 ? 'not finite' : shortNumber(largest(site.output));
     }),
   ]);
-  return table(['layer', ...models.map(({ path }) => path)], rows, true);
+  return table(['layer', ...names], rows, true);
 }

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { type ErrorCode, SisyphusError } from '../errors.ts';
 import { VERSION } from '../version.ts';
 import { compareCommand } from './compare.ts';
+import { dataCommand } from './data.ts';
 import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
 import { failure, type Streams } from './output.ts';
@@ -22,6 +23,7 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   evalCommand(program, streams, signal);
   probeCommand(program, streams, signal);
   compareCommand(program, streams, signal);
+  dataCommand(program, streams, signal);
   passesCommand(program, streams);
   for (const command of program.commands)
     command

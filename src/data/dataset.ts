@@ -19,7 +19,10 @@ export interface Dataset {
   /** Shape of one row, without the batch: [channels, height, width] for 'chw'. */
   readonly shape: readonly number[];
   readonly layout: RowLayout;
-  /** 'uint8': pixels 0 to 255. 'float': values as they were stored, whose scale only the user knows. */
+  /**
+   * 'uint8': pixels, 0 to 255 (in a Float32Array after resizing, which doesn't round). 'float': values as they were
+   * stored, whose scale only the user knows.
+   */
   readonly elem: 'uint8' | 'float';
   /** Labels are 0 to classes - 1; null where there are none. */
   readonly classes: number | null;

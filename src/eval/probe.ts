@@ -122,22 +122,24 @@ async function probeFeed(feed: Feed, device: Device, options: ProbeOptions): Pro
   const start = performance.now();
   const { isSampled, all } = samplePlan(feed, options.sample ?? DEFAULT_SAMPLE);
   const seen = { images: 0, sampled: 0, nonFiniteOutputs: 0 };
-  let offender: FeedBatch | null = null;
+  // The batch that shows the earliest layer with a value that is not finite.
+  let offender: { readonly batch: FeedBatch; readonly at: number } | null = null;
   let partial = false;
   const full = await tapValues(model, types, watched, feed.batch, open);
   const light = all ? null : await tapExtremes(model, types, watched, open);
   try {
     let index = 0;
-    let escaping = false; // then it most likely goes on, and the short way would be in vain
+    let at = Number.POSITIVE_INFINITY; // the first bad layer of a batch; the next one most likely has it too
     for await (const batch of feed.batches()) {
       const sample = isSampled(index++);
-      let bad = light && !sample && !escaping ? await runLight(light, watched, batch) : null;
+      const short = light && !sample && at === Number.POSITIVE_INFINITY;
+      let bad = short ? await runLight(light, watched, batch) : null;
       if (bad === null) {
-        const { badOutputs, badValues } = await runFull(full, batch, sample);
-        escaping = badValues;
-        bad = badOutputs;
+        const result = await runFull(full, batch, sample);
+        at = result.firstBad;
+        bad = result.badOutputs;
       }
-      if (bad > 0 || escaping) offender ??= batch;
+      if ((bad > 0 && !offender) || at < (offender?.at ?? Number.POSITIVE_INFINITY)) offender = { batch, at };
       seen.nonFiniteOutputs += bad;
       seen.images += batch.count;
       if (sample) seen.sampled += batch.count;
@@ -152,7 +154,7 @@ async function probeFeed(feed: Feed, device: Device, options: ProbeOptions): Pro
     await light?.session.release();
   }
   const probed = watched.map((one) => finishSite(one, seen.images));
-  const firstNonFinite = offender && (await locateNonFinite(model, types, offender, sites, open));
+  const firstNonFinite = offender && (await locateNonFinite(model, types, offender.batch, sites, open));
   const { nonFiniteOutputs } = seen;
   return {
     path: where,

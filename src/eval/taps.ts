@@ -1,4 +1,5 @@
 /** Models whose intermediate values can be read, whole or reduced to extremes; copies, the original stays as it is. */
+import { SisyphusError } from '../errors.ts';
 import { intAttribute, intsAttribute } from '../graph/attributes.ts';
 import { constantOf } from '../graph/constants.ts';
 import { addConstant, addNode, addOutput, cloneModel } from '../graph/edit.ts';
@@ -115,10 +116,12 @@ export async function tapValues(
   return { session: await open(serialize(copy, { inline: true })), outputs, groups };
 }
 
-/** What a whole batch showed: rows with an output that is not finite, and whether any layer had such a value. */
+/** What a whole batch showed. */
 export interface FullResult {
+  /** Rows with an output that is not finite. */
   readonly badOutputs: number;
-  readonly badValues: boolean;
+  /** The first layer with a value that is not finite, by its index; Infinity for none. */
+  readonly firstBad: number;
 }
 
 /** Runs a batch and takes in all values of all layers. @param sample also moments and histograms */
@@ -128,7 +131,8 @@ export async function runFull(
   sample: boolean,
 ): Promise<FullResult> {
   let badOutputs = 0;
-  let badValues = false;
+  let firstBad = Number.POSITIVE_INFINITY;
+  let at = 0;
   for (const [index, group] of groups.entries()) {
     const names = valuesOf(group).map(({ name }) => name);
     const results = await session.run(batch.feeds, [
@@ -140,7 +144,7 @@ export async function runFull(
     for (const one of group) {
       const { site } = one;
       const array = results.get(site.input.name) ?? batch.feeds.get(site.input.name);
-      if (!array) continue;
+      if (!array) throw new SisyphusError('internal', `no values for '${site.input.name}'`);
       const rowwise = array.dims[0] === batch.rows;
       const blocks = blocksOf(array.dims, rowwise ? batch.count : (array.dims[0] ?? 1));
       one.shape = array.dims.slice(1);
@@ -156,10 +160,11 @@ export async function runFull(
       }
       const count = bad.reduce((sum, flag) => sum + flag, 0);
       one.nonFiniteInputs += count;
-      badValues ||= count > 0;
+      if (count > 0) firstBad = Math.min(firstBad, at);
+      at++;
     }
   }
-  return { badOutputs, badValues };
+  return { badOutputs, firstBad };
 }
 
 /** Values as float32; those beyond its range count as infinite. */
