@@ -1,6 +1,27 @@
 /** The library: what the command line does, as functions that return reports. */
+export type { Batch, Dataset, DatasetOptions, Split } from './data/dataset.ts';
+export { type GetOptions, type GetReport, getDataset } from './data/get.ts';
+export { makeSelection, openDataset } from './data/open.ts';
 export { type ErrorCode, SisyphusError } from './errors.ts';
+export {
+  type Accuracy,
+  type EvalOptions,
+  type EvalReport,
+  type EvaluatedModel,
+  evaluate,
+} from './eval/accuracy.ts';
 export { type CheckOptions, checkEqual, type EqualityReport } from './eval/check.ts';
+export {
+  type ComparedLayer,
+  type CompareOptions,
+  type CompareReport,
+  compare,
+  type Difference,
+} from './eval/compare.ts';
+export { type ProbedModel, type ProbedSite, type ProbeOptions, type ProbeReport, probe } from './eval/probe.ts';
+export type { Histogram, ValueStatistics } from './eval/statistics.ts';
+export { statisticsFile } from './eval/statistics-file.ts';
+export type { EscapeScore } from './eval/verdict.ts';
 export { buildModel, type GraphBuilder } from './graph/build.ts';
 export { cloneModel } from './graph/edit.ts';
 export type { Graph, Model, Node, TensorType, Value } from './graph/ir.ts';
@@ -15,5 +36,7 @@ export type { Pass, PassReport } from './passes/pass.ts';
 export { leastSquares } from './poly/fit.ts';
 export { type Plan, plan } from './poly/plan.ts';
 export { formatSpec, type PolySpec, parseSpec } from './poly/spec.ts';
+export type { OnProgress, ProgressEvent } from './progress.ts';
 export { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from './rewrite.ts';
 export { VERSION } from './version.ts';
+export { comparePage, evalPage, maximaSvg, probePage } from './view/pages.ts';

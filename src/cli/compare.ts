@@ -1,10 +1,9 @@
 import type { Command } from 'commander';
 import { SisyphusError } from '../errors.ts';
-import { type ComparedLayer, type CompareReport, compare } from '../eval/compare.ts';
+import type { ComparedLayer, CompareReport } from '../eval/compare.ts';
 import { VERSION } from '../version.ts';
 import { positiveNumber, wholeNumber } from './options.ts';
 import { type CommonOptions, dim, makeOutput, type Streams, shortNumber, table, thousands } from './output.ts';
-import { showProgress } from './progress.ts';
 import { reportTarget } from './report.ts';
 import { addRunOptions, type RunFlags, runOptions } from './run-options.ts';
 
@@ -41,12 +40,18 @@ export function compareCommand(program: Command, streams: Streams, signal: Abort
       const output = makeOutput(streams, flags);
       const page = await reportTarget(flags);
       output.say(dim(`sisyphus ${VERSION} compare · ${flags.data} ${flags.split ?? 'test'}`));
+      // Loaded only now: other commands start faster without.
+      const [{ compare }, { showProgress }] = await Promise.all([
+        import('../eval/compare.ts'),
+        import('./progress.ts'),
+      ]);
       const progress = showProgress(streams, flags);
       const report = await compare(first, second, {
         ...runOptions(flags, signal, progress.onProgress),
         ...(flags.tolerance !== undefined && { tolerance: flags.tolerance }),
         ...(flags.sample !== undefined && { sample: flags.sample }),
       }).finally(progress.stop);
+      if (flags.device === 'auto') output.say(`  device ${report.device}`);
       output.result(table(['', 'value'], summary(report), true));
       const shown = flags.verbose ? report.layers : report.layers.slice(0, 0);
       if (shown.length > 0) output.say(table(HEAD, shown.map(layerRow), true));
@@ -92,7 +97,7 @@ function verdict({ firstDiverging, tolerance, layers, output }: CompareReport): 
     return `first layer beyond ${tolerance}: '${name}' (${ops[0]}): ${how}`;
   }
   if (layers.length === 0) return 'no intermediate value has a namesake in the other model';
-  return (output.relative ?? 0) > tolerance
+  return diverges(output, tolerance)
     ? `no common layer is beyond ${tolerance}, but the outputs are: they diverge after the last common layer`
     : `no layer is beyond ${tolerance}: the models agree`;
 }

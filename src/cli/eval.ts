@@ -1,9 +1,8 @@
 import type { Command } from 'commander';
 import { SisyphusError } from '../errors.ts';
-import { type Accuracy, type EvaluatedModel, evaluate } from '../eval/accuracy.ts';
+import type { Accuracy, EvaluatedModel } from '../eval/accuracy.ts';
 import { VERSION } from '../version.ts';
 import { type CommonOptions, dim, makeOutput, type Streams, table, thousands, warning } from './output.ts';
-import { showProgress } from './progress.ts';
 import { reportTarget } from './report.ts';
 import { addRunOptions, type RunFlags, runOptions } from './run-options.ts';
 
@@ -31,6 +30,11 @@ export function evalCommand(program: Command, streams: Streams, signal: AbortSig
       const output = makeOutput(streams, flags);
       const page = await reportTarget(flags);
       output.say(dim(`sisyphus ${VERSION} eval · ${flags.data} ${flags.split ?? 'test'}`));
+      // Loaded only now: other commands start faster without.
+      const [{ evaluate }, { showProgress }] = await Promise.all([
+        import('../eval/accuracy.ts'),
+        import('./progress.ts'),
+      ]);
       const progress = showProgress(streams, flags);
       const report = await evaluate(files, {
         ...runOptions(flags, signal, progress.onProgress),

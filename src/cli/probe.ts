@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { SisyphusError } from '../errors.ts';
-import { type ProbedModel, type ProbedSite, type ProbeReport, probe } from '../eval/probe.ts';
+import type { ProbedModel, ProbedSite, ProbeReport } from '../eval/probe.ts';
 import { statisticsFile } from '../eval/statistics-file.ts';
 import { refuseTarget, writeFileSafely } from '../files.ts';
 import { shortNames } from '../short-names.ts';
@@ -19,7 +19,6 @@ import {
   thousands,
   warning,
 } from './output.ts';
-import { showProgress } from './progress.ts';
 import { addRunOptions, type RunFlags, runOptions } from './run-options.ts';
 
 interface Flags extends CommonOptions, RunFlags {
@@ -64,6 +63,8 @@ export function probeCommand(program: Command, streams: Streams, signal: AbortSi
       for (const file of targets) await refuseTarget(file, flags.force ?? false);
       const output = makeOutput(streams, flags);
       output.say(dim(`sisyphus ${VERSION} probe · ${flags.data} ${flags.split ?? 'test'}`));
+      // Loaded only now: other commands start faster without.
+      const [{ probe }, { showProgress }] = await Promise.all([import('../eval/probe.ts'), import('./progress.ts')]);
       const progress = showProgress(streams, flags);
       const report = await probe(files, {
         ...runOptions(flags, signal, progress.onProgress),

@@ -20,10 +20,10 @@ export interface Dataset {
   readonly shape: readonly number[];
   readonly layout: RowLayout;
   /**
-   * 'uint8': pixels, 0 to 255 (in a Float32Array after resizing, which doesn't round). 'float': values as they were
-   * stored, whose scale only the user knows.
+   * 'uint8': pixels, 0 to 255. 'pixels': the same in a Float32Array, after resizing, which doesn't round. 'float': values
+   * as they were stored, whose scale only the user knows.
    */
-  readonly elem: 'uint8' | 'float';
+  readonly elem: 'uint8' | 'pixels' | 'float';
   /** Labels are 0 to classes - 1; null where there are none. */
   readonly classes: number | null;
   /** Names of the classes where the files give them. */

@@ -34,8 +34,8 @@ export function formatResize(resize: Resize): string {
 }
 
 /**
- * A data set whose images are brought to another size as they are read. Pixels stay on their scale (0 to 255 for
- * 'uint8'), in Float32Arrays.
+ * A data set whose images are brought to another size as they are read. Bytes become
+ * 'pixels': 0 to 255, in Float32Arrays.
  * @throws SisyphusError `usage` for rows that are no images
  */
 export function resizeDataset(dataset: Dataset, resize: Resize): Dataset {
@@ -53,6 +53,7 @@ export function resizeDataset(dataset: Dataset, resize: Resize): Dataset {
   const [from, to] = [channels * height * width, channels * h * w];
   return {
     ...dataset,
+    elem: dataset.elem === 'uint8' ? 'pixels' : dataset.elem,
     shape: planar ? [channels, h, w] : [h, w, channels],
     async *batches(options) {
       for await (const batch of dataset.batches(options)) {

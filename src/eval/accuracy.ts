@@ -3,10 +3,10 @@
  * all finite counts as wrong; the accuracy over the finite inputs alone stands in parentheses. The paper's authors count
  * NaN only; here Inf, whose argmax means nothing either, counts alike, and both are reported.
  */
-import { SisyphusError } from '../errors.ts';
+import { didYouMean, SisyphusError } from '../errors.ts';
 import { readModel } from '../graph/read.ts';
 import { serialize, writeModel } from '../graph/write.ts';
-import { formatDevice, parseDevice } from './device.ts';
+import { type Device, formatDevice, parseDevice } from './device.ts';
 import { type DataOptions, type Feed, type FeedBatch, openFeed } from './feed.ts';
 import { type PreprocessingText, preprocessingText, recordPreprocessing } from './preprocessing.ts';
 import { arrayNumbers, chooseDevice, type LogLevel, type NdArray, openSession, type Session } from './session.ts';
@@ -69,34 +69,61 @@ export interface EvalReport {
  */
 export async function evaluate(files: readonly string[], options: EvalOptions): Promise<EvalReport> {
   const { device, why } = await chooseDevice(parseDevice(options.device ?? 'cpu'));
-  const models: EvaluatedModel[] = [];
+  const models = await untilAborted(files, options, (path) => evaluateOne(path, device, options));
+  return { models, device: { name: formatDevice(device), why } };
+}
+
+/** One model after the other; after an interruption, with `partial`, those that there is something of. */
+export async function untilAborted<T>(
+  files: readonly string[],
+  { partial = false, signal }: Pick<RunOptions, 'partial' | 'signal'>,
+  run: (path: string) => Promise<T>,
+): Promise<T[]> {
+  const done: T[] = [];
   for (const path of files) {
-    if (options.partial && options.signal?.aborted) break;
-    const model = readModel(path);
-    const feed = await openFeed(model, path, options);
-    const session = await openSession(serialize(feed.model, { inline: true }), {
-      name: path,
-      device,
-      ...(options.threads !== undefined && { threads: options.threads }),
-      ...(options.logLevel && { logLevel: options.logLevel }),
-    });
+    const enough = partial && done.length > 0;
+    if (enough && signal?.aborted) break;
     try {
-      const result = await accuracy(session, feed, options);
-      const { source } = feed.preprocessing;
-      const preprocessing = { ...preprocessingText(feed.preprocessing), source };
-      const { batch, batching } = feed;
-      const { data } = options;
-      const { split } = feed.dataset;
-      models.push({ path, ...result, data, split, batch, batching, preprocessing, device: formatDevice(device) });
-      if (options.savePreprocessing && !result.partial) {
-        recordPreprocessing(model, feed.preprocessing);
-        await writeModel(model, path, { force: true, ...(options.signal && { signal: options.signal }) });
-      }
-    } finally {
-      await session.release();
+      done.push(await run(path));
+    } catch (error) {
+      if (!(enough && error instanceof SisyphusError && error.code === 'aborted')) throw error;
+      break;
     }
   }
-  return { models, device: { name: formatDevice(device), why } };
+  return done;
+}
+
+async function evaluateOne(path: string, device: Device, options: EvalOptions): Promise<EvaluatedModel> {
+  const model = readModel(path);
+  const feed = await openFeed(model, path, options);
+  refuseUnknownOutput(feed, options.logits);
+  const session = await openSession(serialize(feed.model, { inline: true }), {
+    name: path,
+    device,
+    ...(options.threads !== undefined && { threads: options.threads }),
+    ...(options.logLevel && { logLevel: options.logLevel }),
+  });
+  try {
+    const result = await accuracy(session, feed, options);
+    if (options.savePreprocessing && !result.partial) {
+      recordPreprocessing(model, feed.preprocessing);
+      await writeModel(model, path, { force: true, ...(options.signal && { signal: options.signal }) });
+    }
+    const { source } = feed.preprocessing;
+    const preprocessing = { ...preprocessingText(feed.preprocessing), source };
+    const { batch, batching } = feed;
+    const { data } = options;
+    const { split } = feed.dataset;
+    return { path, ...result, data, split, batch, batching, preprocessing, device: formatDevice(device) };
+  } finally {
+    await session.release();
+  }
+}
+
+function refuseUnknownOutput({ model, where }: Feed, wanted: string | undefined): void {
+  const names = model.graph.outputs.map(({ value }) => value.name);
+  if (wanted === undefined || names.includes(wanted)) return;
+  throw new SisyphusError('usage', `${where}: has no output '${wanted}'${didYouMean(wanted, names)}`);
 }
 
 type Counted = Accuracy & Pick<EvaluatedModel, 'imagesPerSecond' | 'seconds' | 'output' | 'partial'>;

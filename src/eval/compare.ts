@@ -88,6 +88,7 @@ export async function compare(first: string, second: string, options: CompareOpt
   const types = inferTypes(a.model);
   const sessionA = await open(a, 0);
   let sessionB: Session | null = null;
+  const other = b.batches();
   const start = performance.now();
   const outputs = startOutputs(a, b);
   let sampled = 0;
@@ -95,7 +96,6 @@ export async function compare(first: string, second: string, options: CompareOpt
   try {
     sessionB = await open(b, 1);
     const isSampled = samplePlan(a, options.sample ?? DEFAULT_SAMPLE).isSampled;
-    const other = b.batches();
     let index = 0;
     for await (const batchA of a.batches()) {
       const { value: batchB } = await other.next();
@@ -112,6 +112,7 @@ export async function compare(first: string, second: string, options: CompareOpt
     if (!options.partial || !stopped || outputs.images === 0) throw error;
     partial = true;
   } finally {
+    await other.return(undefined);
     await sessionA.release();
     await sessionB?.release();
   }
@@ -134,17 +135,22 @@ export async function compare(first: string, second: string, options: CompareOpt
     layers,
     unmatched: unmatched + pairs.length - layers.length,
     tolerance,
-    firstDiverging: layers.find((layer) => layer.finiteInOne > 0 || (layer.relative ?? 0) > tolerance) ?? null,
+    firstDiverging: layers.find((layer) => diverges(layer, tolerance)) ?? null,
   };
 }
 
+/** Beyond the tolerance, or finite in only one of the two. */
+export const diverges = ({ finiteInOne, relative, maxAbs }: Difference, tolerance: number): boolean =>
+  finiteInOne > 0 || (relative === null ? maxAbs > 0 : relative > tolerance);
+
 /** Both models get the same rows at once, as many as the choosier of them takes. */
 async function openBoth(first: string, second: string, options: CompareOptions): Promise<[Feed, Feed]> {
-  const openOne = (path: string, batch?: number) =>
-    openFeed(readModel(path), path, { ...options, ...(batch !== undefined && { batch }) });
+  const openOne = (path: string, fill?: number) => openFeed(readModel(path), path, options, fill);
   let [a, b] = [await openOne(first), await openOne(second)];
-  if (a.batch > b.batch) a = await openOne(first, b.batch);
-  if (b.batch > a.batch) b = await openOne(second, a.batch);
+  if (a.batch !== b.batch) {
+    if (a.fixed === null) a = await openOne(first, b.batch);
+    else b = await openOne(second, a.batch);
+  }
   if (a.batch !== b.batch)
     throw new SisyphusError('usage', `${first} takes ${a.batch} inputs at a time and ${second} ${b.batch}`);
   return [a, b];
@@ -157,6 +163,8 @@ interface Sums {
   reference: number;
   scale: number;
   finiteInOne: number;
+  /** Pairs that are finite in both. */
+  finite: number;
   values: number;
 }
 const startSums = (): Sums => ({
@@ -166,11 +174,12 @@ const startSums = (): Sums => ({
   reference: 0,
   scale: 0,
   finiteInOne: 0,
+  finite: 0,
   values: 0,
 });
 
 function addDifferences(sums: Sums, a: ArrayLike<number>, b: ArrayLike<number>, length: number): void {
-  let { maxAbs, sumAbs, squares, reference, scale, finiteInOne } = sums;
+  let { maxAbs, sumAbs, squares, reference, scale, finiteInOne, finite } = sums;
   for (let i = 0; i < length; i++) {
     const x = a[i] as number;
     const difference = Math.abs(x - (b[i] as number));
@@ -179,6 +188,7 @@ function addDifferences(sums: Sums, a: ArrayLike<number>, b: ArrayLike<number>, 
       if (Number.isFinite(x) !== Number.isFinite(b[i])) finiteInOne++;
       continue;
     }
+    finite++;
     const size = Math.abs(x);
     if (difference > maxAbs) maxAbs = difference;
     if (size > scale) scale = size;
@@ -186,12 +196,13 @@ function addDifferences(sums: Sums, a: ArrayLike<number>, b: ArrayLike<number>, 
     squares += difference * difference;
     reference += size * size;
   }
-  Object.assign(sums, { maxAbs, sumAbs, squares, reference, scale, finiteInOne, values: sums.values + length });
+  const values = sums.values + length;
+  Object.assign(sums, { maxAbs, sumAbs, squares, reference, scale, finiteInOne, finite, values });
 }
 
-function finish({ maxAbs, sumAbs, squares, reference, scale, finiteInOne, values }: Sums): Difference {
+function finish({ maxAbs, sumAbs, squares, reference, scale, finiteInOne, finite, values }: Sums): Difference {
   const relative = reference > 0 ? Math.sqrt(squares / reference) : squares > 0 ? null : 0;
-  return { maxAbs, meanAbs: values > 0 ? sumAbs / values : 0, relative, scale, finiteInOne, values };
+  return { maxAbs, meanAbs: finite > 0 ? sumAbs / finite : 0, relative, scale, finiteInOne, values };
 }
 
 interface Outputs {
@@ -238,6 +249,11 @@ async function compareOutputs(outputs: Outputs, [a, b]: Both<Session>, [batchA, 
     );
   const [x, y] = [numbersOf(left), numbersOf(right)];
   const perRow = x.length / batchA.rows;
+  if ((left.dims[0] ?? 1) % batchA.rows !== 0)
+    throw new SisyphusError(
+      'usage',
+      `the outputs '${nameA}' and '${nameB}' [${left.dims}] have no row for each of ${batchA.rows} inputs`,
+    );
   addDifferences(outputs.sums, x, y, Math.round(perRow * batchA.count));
   for (let row = 0; row < batchA.count; row++) {
     const [p, q] = [best(x, row * perRow, perRow), best(y, row * perRow, perRow)];
@@ -295,7 +311,7 @@ async function compareLayers(
     for (const { name, sums } of group) {
       const [x, y] = [left.get(name), right.get(name)];
       if (!x || !y || `${x.dims}` !== `${y.dims}`) continue;
-      const rows = x.dims[0] === batchA.rows ? batchA.count / batchA.rows : 1;
+      const rows = (x.dims[0] ?? 1) % batchA.rows === 0 ? batchA.count / batchA.rows : 1;
       addDifferences(sums, numbersOf(x), numbersOf(y), Math.round(x.data.length * rows));
     }
   }

@@ -27,6 +27,6 @@ export function deviceHint(device: Device): string {
   if (device.kind === 'cuda')
     return "onnxruntime's CUDA provider is not installed or can't be loaded: `npm run setup:cuda` fetches it (Linux x64; CUDA 12 and cuDNN 9 must be installed), or take --device cpu";
   if (device.kind === 'webgpu')
-    return 'WebGPU found no graphics adapter: on Linux it takes a Vulkan driver (libvulkan1 and, without a graphics card, mesa-vulkan-drivers), or take --device cpu';
+    return 'WebGPU found no graphics adapter that it can use: on Linux it takes a graphics card and its Vulkan driver (libvulkan1); or take --device cpu';
   return '';
 }

@@ -27,7 +27,7 @@ export interface DataOptions extends PreprocessingText {
 export const DEFAULT_BATCH = 100;
 
 export interface Feed {
-  /** The model that takes batches: the one that was given, or a copy with a free batch dimension. */
+  /** A copy that takes rows as the data set has them: preprocessing is part of it, and its batch is free if it can be. */
   readonly model: Model;
   readonly where: string;
   readonly dataset: Dataset;
@@ -35,6 +35,8 @@ export interface Feed {
   readonly count: number;
   /** Rows in each batch. */
   readonly batch: number;
+  /** Rows that every run takes, the last one filled up; null where it takes as many as there are. */
+  readonly fixed: number | null;
   /** What was done about the batch dimension, for people. */
   readonly batching: string;
   readonly preprocessing: Preprocessing;
@@ -54,11 +56,13 @@ export interface FeedBatch {
 /**
  * Brings model and data together.
  * @param where what errors call the model
+ * @param fill have as many rows in every batch, the last one filled up, where the model takes any number
  * @throws SisyphusError `usage` where data and model don't fit, and whatever opening the data throws
  */
-export async function openFeed(original: Model, where: string, options: DataOptions): Promise<Feed> {
+export async function openFeed(original: Model, where: string, options: DataOptions, fill?: number): Promise<Feed> {
   const input = onlyInput(original, where);
-  const { model, fixed, batching } = await freeBatch(original, input, options.batch);
+  const { model, batching, ...frozen } = await freeBatch(original, input, where, fill ?? options.batch);
+  const fixed = frozen.fixed ?? fill ?? null;
   const preprocessing = resolvePreprocessing(options, model, usualNormalize(parseDataSpec(options.data).name), where);
   const { split = 'test', signal } = options;
   const type = onlyInput(model, where).declared ?? { elem: null, shape: null };
@@ -70,20 +74,23 @@ export async function openFeed(original: Model, where: string, options: DataOpti
   });
   const { normalize, layout } = preprocessing;
   const plan = planInput({ dataset, input: input.name, type, normalize, layout, where });
+  const fed = cloneModel(model);
+  const name = plan.attach(fed);
   const select = makeSelection(dataset.length, options);
   const count = 'count' in select ? Math.min(select.count, dataset.length) : select.indices.length;
   if (count === 0) throw new SisyphusError('data', `${options.data}: there are no rows to evaluate`);
   const batch = fixed ?? Math.min(options.batch ?? DEFAULT_BATCH, count);
   const read = () => dataset.batches({ size: batch, select, ...(signal && { signal }) });
   return {
-    model,
+    model: fed,
     where,
     dataset,
     count,
     batch,
+    fixed,
     batching,
     preprocessing: { ...preprocessing, layout: plan.layout },
-    batches: () => ahead(convert(read(), plan, input.name, fixed, signal)),
+    batches: () => ahead(convert(read(), plan, name, fixed, signal)),
   };
 }
 
@@ -97,7 +104,8 @@ export function samplePlan(
 ): { isSampled: (index: number) => boolean; all: boolean } {
   const batches = Math.ceil(feed.count / feed.batch);
   const chosen = Math.min(batches, Math.max(1, Math.ceil(wanted / feed.batch)));
-  const part = (index: number) => Math.floor((index * chosen) / batches);
+  // The last batch, which may be smaller, is chosen only where all are.
+  const part = (index: number) => Math.ceil(((index + 1) * chosen) / batches);
   return { isSampled: (index) => part(index) !== part(index - 1), all: chosen === batches };
 }
 
@@ -121,9 +129,10 @@ interface Batching {
 }
 
 /** Exporters often freeze the batch to 1, which costs speed; where it is exact, the dimension is freed in memory. */
-async function freeBatch(model: Model, input: Value, wanted: number | undefined): Promise<Batching> {
+async function freeBatch(model: Model, input: Value, where: string, wanted: number | undefined): Promise<Batching> {
   const lead = input.declared?.shape?.[0];
   if (typeof lead !== 'number') return { model, fixed: null, batching: 'the batch dimension is free' };
+  if (lead < 1) throw new SisyphusError('usage', `${where}: its input '${input.name}' takes ${lead} rows at a time`);
   if (lead !== 1 || wanted === 1) return { model, fixed: lead, batching: `the model takes ${lead} at a time` };
   const copy = cloneModel(model);
   const { skipped } = await setBatch.run(copy, {});
@@ -142,7 +151,7 @@ async function* convert(
   for await (const batch of batches) {
     if (signal?.aborted) throw new SisyphusError('aborted', 'interrupted');
     const rows = fixed ?? batch.count;
-    yield { feeds: new Map([[input, plan.convert(batch, rows)]]), rows, count: batch.count, labels: batch.labels };
+    yield { feeds: new Map([[input, plan.feed(batch, rows)]]), rows, count: batch.count, labels: batch.labels };
   }
 }
 

@@ -68,7 +68,9 @@ export async function locateNonFinite(
 function nonFiniteKind(array: NdArray | undefined): FirstNonFinite['kind'] | null {
   if (!array || array.elem === 'string') return null;
   const data = array.elem === 'float' ? (array.data as Float32Array) : arrayNumbers(array);
-  for (const x of data) if (!Number.isFinite(x)) return Number.isNaN(x) ? 'NaN' : x > 0 ? 'Infinity' : '-Infinity';
+  // As statistics count, what float32 can't hold is infinite.
+  for (const x of data)
+    if (!Number.isFinite(Math.fround(x))) return Number.isNaN(x) ? 'NaN' : x > 0 ? 'Infinity' : '-Infinity';
   return null;
 }
 

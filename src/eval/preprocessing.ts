@@ -36,7 +36,7 @@ export function resolvePreprocessing(
   usual: string,
   where: string,
 ): Preprocessing {
-  const recorded = recordedIn(model, where);
+  const recorded = recordedIn(model, where, options.normalize !== undefined);
   const normalize = options.normalize ?? recorded.normalize;
   const resize = options.resize ?? recorded.resize;
   const layout = options.layout ?? recorded.layout;
@@ -57,7 +57,8 @@ export function recordPreprocessing(model: Model, preprocessing: Preprocessing):
   setMetadata(model, KEY, JSON.stringify(preprocessingText(preprocessing)));
 }
 
-function recordedIn(model: Model, where: string): PreprocessingText {
+/** @param lenient take nothing from metadata that can't be read */
+function recordedIn(model: Model, where: string, lenient: boolean): PreprocessingText {
   const text = model.metadata.find(({ key }) => key === KEY)?.value;
   if (text === undefined) return {};
   try {
@@ -65,6 +66,7 @@ function recordedIn(model: Model, where: string): PreprocessingText {
     const word = (value: unknown) => (typeof value === 'string' ? value : undefined);
     return { normalize: word(normalize), resize: word(resize), layout: word(layout) };
   } catch (cause) {
+    if (lenient) return {};
     throw new SisyphusError(
       'invalid-model',
       `${where}: its metadata '${KEY}' is not JSON; give --normalize and --save-preprocessing to record it anew`,

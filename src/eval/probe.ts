@@ -13,7 +13,7 @@ import { inferTypes } from '../graph/shapes.ts';
 import type { Skip } from '../passes/pass.ts';
 import { rangesOf } from '../passes/ranges.ts';
 import type { ActivationKind } from '../poly/activations.ts';
-import type { RunOptions } from './accuracy.ts';
+import { type RunOptions, untilAborted } from './accuracy.ts';
 import { type Device, formatDevice, parseDevice } from './device.ts';
 import { type Feed, type FeedBatch, openFeed, samplePlan } from './feed.ts';
 import { gainOf } from './gain.ts';
@@ -22,7 +22,7 @@ import { type PreprocessingText, preprocessingText } from './preprocessing.ts';
 import { chooseDevice, openSession } from './session.ts';
 import { nonlinearSites } from './sites.ts';
 import { finishRunning, finiteBins, startRunning, type ValueStatistics } from './statistics.ts';
-import { runFull, runLight, tapExtremes, tapValues, type Watched } from './taps.ts';
+import { type ExtremeTaps, runFull, runLight, tapExtremes, tapValues, type Watched } from './taps.ts';
 import { type EscapeScore, escapeScore } from './verdict.ts';
 
 export interface ProbeOptions extends RunOptions {
@@ -88,12 +88,9 @@ const DEFAULT_SAMPLE = 256;
  */
 export async function probe(files: readonly string[], options: ProbeOptions): Promise<ProbeReport> {
   const { device, why } = await chooseDevice(parseDevice(options.device ?? 'cpu'));
-  const models: ProbedModel[] = [];
-  for (const path of files) {
-    if (options.partial && options.signal?.aborted) break;
-    const feed = await openFeed(readModel(path), path, options);
-    models.push(await probeFeed(feed, device, options));
-  }
+  const models = await untilAborted(files, options, async (path) =>
+    probeFeed(await openFeed(readModel(path), path, options), device, options),
+  );
   return { models, device: { name: formatDevice(device), why } };
 }
 
@@ -126,14 +123,15 @@ async function probeFeed(feed: Feed, device: Device, options: ProbeOptions): Pro
   let offender: { readonly batch: FeedBatch; readonly at: number } | null = null;
   let partial = false;
   const full = await tapValues(model, types, watched, feed.batch, open);
-  const light = all ? null : await tapExtremes(model, types, watched, open);
+  let light: ExtremeTaps | null = null;
   try {
+    if (!all) light = await tapExtremes(model, types, watched, open);
     let index = 0;
     let at = Number.POSITIVE_INFINITY; // the first bad layer of a batch; the next one most likely has it too
     for await (const batch of feed.batches()) {
       const sample = isSampled(index++);
-      const short = light && !sample && at === Number.POSITIVE_INFINITY;
-      let bad = short ? await runLight(light, watched, batch) : null;
+      const short = !sample && at === Number.POSITIVE_INFINITY;
+      let bad = light && short ? await runLight(light, watched, batch) : null;
       if (bad === null) {
         const result = await runFull(full, batch, sample);
         at = result.firstBad;

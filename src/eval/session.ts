@@ -141,8 +141,11 @@ export async function openSession(model: Uint8Array, options: SessionOptions = {
       } catch (cause) {
         throw refusal(name, "onnxruntime can't run it", cause);
       }
+      // In the order that was asked for: an object puts names that are numbers first.
       return new Map(
-        Object.entries(results).map(([key, value]) => [key, fromOrt(value as OrtTensor, `${name}: output '${key}'`)]),
+        outputs
+          .filter((key) => results[key])
+          .map((key) => [key, fromOrt(results[key] as OrtTensor, `${name}: output '${key}'`)]),
       );
     },
     release: () => native.release(),
@@ -184,7 +187,13 @@ async function emptyModel(): Promise<Uint8Array> {
   return serialize(net.model);
 }
 
-const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause)).trim();
+const LONGEST_REASON = 400;
+/** What onnxruntime says, without the places in its own source, and no longer than anybody reads. */
+function reasonOf(cause: unknown): string {
+  const text = (cause instanceof Error ? cause.message : String(cause)).trim();
+  const reason = text.replace(/\/onnxruntime_src\/\S+:\d+ .*?\) /g, '');
+  return reason.length > LONGEST_REASON ? `${reason.slice(0, LONGEST_REASON)} …` : reason;
+}
 
 function refusal(name: string, what: string, cause: unknown): SisyphusError {
   return new SisyphusError('unsupported', `${name}: ${what}: ${reasonOf(cause)}`, { cause });

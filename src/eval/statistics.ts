@@ -17,7 +17,7 @@ export interface Running {
   channelMax: Float64Array;
   nan: number;
   inf: number;
-  /** Rows with a value outside of the range that is watched, or not finite. */
+  /** Inputs with a value outside of the range that is watched, or not finite. */
   leavingRows: number;
   /** Of the finite values of the sampled rows. */
   count: number;
@@ -43,14 +43,16 @@ export function startRunning(): Running {
 /** How the numbers of a tensor are arranged: rows, channels (axis 1), and what is left. */
 export interface Blocks {
   readonly rows: number;
+  /** Consecutive rows that belong to one input. */
+  readonly each: number;
   readonly channels: number;
   readonly plane: number;
 }
 
 /** @param rows how many of the leading ones count; the others fill up a fixed batch */
-export function blocksOf(dims: readonly number[], rows: number): Blocks {
+export function blocksOf(dims: readonly number[], rows: number, each = 1): Blocks {
   const [, channels = 1, ...rest] = dims;
-  return { rows, channels, plane: rest.reduce((product, size) => product * size, 1) };
+  return { rows, each, channels, plane: rest.reduce((product, size) => product * size, 1) };
 }
 
 function widen(running: Running, channels: number): void {
@@ -70,20 +72,20 @@ const LANES = new Uint32Array(4 * BINS);
 export interface AddOptions {
   /** Also take moments and the histogram. */
   readonly sample: boolean;
-  /** Count rows with |x| above it; null for none. */
+  /** Count inputs with |x| above it; null for none. */
   readonly range: number | null;
-  /** Gets a 1 for each row with a value that is not finite. */
+  /** Gets a 1 for each input with a value that is not finite. */
   readonly bad: Uint8Array;
 }
 
 /** Takes in whole tensors. */
 export function addValues(running: Running, data: Float32Array, blocks: Blocks, options: AddOptions): void {
   const { sample, range, bad } = options;
-  const { rows, channels, plane } = blocks;
+  const { rows, each, channels, plane } = blocks;
   widen(running, channels);
   const { channelMin, channelMax } = running;
+  let leaving = false;
   for (let row = 0, at = 0; row < rows; row++) {
-    let leaving = false;
     for (let c = 0; c < channels; c++) {
       const end = at + plane;
       let [low, high, sum, squares] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0, 0];
@@ -97,7 +99,7 @@ export function addValues(running: Running, data: Float32Array, blocks: Blocks, 
       }
       if (!Number.isFinite(sum)) {
         // float64 holds any sum of float32, so one of them is not finite.
-        bad[row] = 1;
+        bad[Math.floor(row / each)] = 1;
         leaving = range !== null;
         [low, high, sum, squares] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0, 0];
         for (let i = at; i < end; i++) {
@@ -124,7 +126,9 @@ export function addValues(running: Running, data: Float32Array, blocks: Blocks, 
       }
       at = end;
     }
+    if ((row + 1) % each > 0) continue;
     if (leaving) running.leavingRows++;
+    leaving = false;
   }
   if (sample) addToHistogram(running.bins, data.subarray(0, rows * channels * plane));
 }
@@ -156,15 +160,20 @@ export interface Extremes {
   readonly min: Float32Array;
   readonly max: Float32Array;
   readonly rows: number;
+  readonly each: number;
   readonly channels: number;
 }
 
 /** Takes in extremes in place of the values that they are of, which must all be finite. */
-export function addExtremes(running: Running, { min, max, rows, channels }: Extremes, range: number | null): void {
+export function addExtremes(
+  running: Running,
+  { min, max, rows, each, channels }: Extremes,
+  range: number | null,
+): void {
   widen(running, channels);
   const { channelMin, channelMax } = running;
+  let leaving = false;
   for (let row = 0, at = 0; row < rows; row++) {
-    let leaving = false;
     for (let c = 0; c < channels; c++, at++) {
       const low = min[at] as number;
       const high = max[at] as number;
@@ -172,7 +181,9 @@ export function addExtremes(running: Running, { min, max, rows, channels }: Extr
       if (high > (channelMax[c] as number)) channelMax[c] = high;
       if (range !== null && (high > range || low < -range)) leaving = true;
     }
+    if ((row + 1) % each > 0) continue;
     if (leaving) running.leavingRows++;
+    leaving = false;
   }
 }
 

@@ -6,12 +6,13 @@ import { addConstant, addNode, addOutput, cloneModel } from '../graph/edit.ts';
 import type { Model, Node, Value } from '../graph/ir.ts';
 import type { Types } from '../graph/shapes.ts';
 import { elementCount, FLOAT_TYPES, makeTensor } from '../graph/tensor.ts';
-import { opsetOf, topologicalOrder } from '../graph/walk.ts';
+import { opsetOf, readValues, topologicalOrder } from '../graph/walk.ts';
 import { serialize } from '../graph/write.ts';
 import type { FeedBatch } from './feed.ts';
+import { PREPROCESSING_PREFIX } from './input.ts';
 import { arrayNumbers, type NdArray, type Session } from './session.ts';
 import type { NonlinearSite } from './sites.ts';
-import { addExtremes, addValues, blocksOf, type Running } from './statistics.ts';
+import { addExtremes, addValues, type Blocks, blocksOf, type Running } from './statistics.ts';
 
 /** A nonlinear layer and what is known of it so far. */
 export interface Watched {
@@ -63,17 +64,21 @@ function valuesByName(model: Model): Map<string, Value> {
   return values;
 }
 
-/** Floating-point values of the main graph that depend on what is fed, with the nodes that make them, in order. */
+/**
+ * Floating-point values of the main graph that depend on what is fed, with the nodes that make them, in order;
+ * preprocessing is left out.
+ */
 export function observable(model: Model, types: Types): { node: Node; value: Value }[] {
   const depends = new Set<Value>(model.graph.inputs.map(({ value }) => value));
   const found: { node: Node; value: Value }[] = [];
   for (const node of topologicalOrder(model.graph)) {
-    if (!node.inputs.some((value) => value && depends.has(value))) continue;
+    if (!readValues(node).some((value) => depends.has(value))) continue;
     for (const value of node.outputs) {
       if (!value) continue;
       depends.add(value);
       const { elem } = types.get(value);
-      if (elem !== null && FLOAT_TYPES.has(elem) && !constantOf(model, value)) found.push({ node, value });
+      const ours = node.name.startsWith(PREPROCESSING_PREFIX);
+      if (elem !== null && FLOAT_TYPES.has(elem) && !ours && !constantOf(model, value)) found.push({ node, value });
     }
   }
   return found;
@@ -145,18 +150,16 @@ export async function runFull(
       const { site } = one;
       const array = results.get(site.input.name) ?? batch.feeds.get(site.input.name);
       if (!array) throw new SisyphusError('internal', `no values for '${site.input.name}'`);
-      const rowwise = array.dims[0] === batch.rows;
-      const blocks = blocksOf(array.dims, rowwise ? batch.count : (array.dims[0] ?? 1));
       one.shape = array.dims.slice(1);
-      const bad = new Uint8Array(blocks.rows);
+      const bad = new Uint8Array(batch.rows);
       const x = asFloats(floats, site.input.name, array);
-      addValues(one.input, x, blocks, { sample, range: one.range, bad });
+      addValues(one.input, x, batchBlocks(array.dims, batch), { sample, range: one.range, bad });
       const f = derivation(site);
       const result = results.get(site.output.name);
-      if (f) addValues(one.output, x.map(f), blocks, { sample, range: null, bad });
+      if (f) addValues(one.output, x.map(f), batchBlocks(array.dims, batch), { sample, range: null, bad });
       else if (result) {
-        const own = blocksOf(result.dims, result.dims[0] === batch.rows ? batch.count : (result.dims[0] ?? 1));
-        addValues(one.output, asFloats(floats, site.output.name, result), own, { sample, range: null, bad });
+        const y = asFloats(floats, site.output.name, result);
+        addValues(one.output, y, batchBlocks(result.dims, batch), { sample, range: null, bad });
       }
       const count = bad.reduce((sum, flag) => sum + flag, 0);
       one.nonFiniteInputs += count;
@@ -165,6 +168,18 @@ export async function runFull(
     }
   }
   return { badOutputs, firstBad };
+}
+
+/**
+ * The inputs of a batch within a tensor. Where a model merges another axis into the batch (tokens, windows), several
+ * leading rows belong to one input; a tensor that has no rows for the inputs counts as one.
+ */
+function batchBlocks(dims: readonly number[], { rows, count }: FeedBatch): Blocks {
+  const lead = dims[0] ?? 1;
+  const each = lead / rows;
+  return Number.isInteger(each) && each > 0
+    ? blocksOf(dims, count * each, each)
+    : blocksOf(dims, lead, Math.max(lead, 1));
 }
 
 /** Values as float32; those beyond its range count as infinite. */
@@ -180,10 +195,15 @@ function badRows(outputs: readonly string[], results: ReadonlyMap<string, NdArra
   const bad = new Set<number>();
   for (const name of outputs) {
     const array = results.get(name);
-    if (!array || array.elem === 'string' || array.dims[0] !== batch.rows) continue;
+    if (!array || array.elem === 'string') continue;
     const numbers = arrayNumbers(array);
-    const perRow = numbers.length / batch.rows;
-    for (let i = 0; i < batch.count * perRow; i++) if (!Number.isFinite(numbers[i])) bad.add(Math.floor(i / perRow));
+    const perRow = (array.dims[0] ?? 1) % batch.rows === 0 ? numbers.length / batch.rows : null;
+    if (perRow !== null) {
+      for (let i = 0; i < batch.count * perRow; i++) if (!Number.isFinite(numbers[i])) bad.add(Math.floor(i / perRow));
+      continue;
+    }
+    // What is not told apart by input concerns them all.
+    if (!numbers.every(Number.isFinite)) for (let row = 0; row < batch.count; row++) bad.add(row);
   }
   return bad.size;
 }
@@ -262,9 +282,8 @@ export async function runLight(
   const extremesOf = (value: Value) => {
     const [min, max, sum] = reduced.get(value.name) ?? ['', '', ''];
     const sums = read(sum);
-    const rows = (results.get(min) ?? batch.feeds.get(min))?.dims[0] ?? 0;
-    const counted = rows === batch.rows ? batch.count : rows;
-    return { min: read(min), max: read(max), sums, rows: counted, channels: sums.length / Math.max(rows, 1) };
+    const { rows, channels, each } = batchBlocks((results.get(min) ?? batch.feeds.get(min))?.dims ?? [0], batch);
+    return { min: read(min), max: read(max), sums, rows, channels, each };
   };
   for (const value of valuesOf(watched)) {
     const { sums, rows, channels } = extremesOf(value);

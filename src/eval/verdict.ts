@@ -31,16 +31,12 @@ export function escapeScore({ sites, images, nonFiniteOutputs, firstNonFinite }:
   const score = (level: EscapeScore['level'], verdict: string): EscapeScore => ({ gain, excess, level, verdict });
   const product = gain === null ? '' : `; the gains multiply to ${gain.toPrecision(3)} over ${gains.length} layers`;
 
-  if (firstNonFinite) {
-    const worst = sites.reduce((most, { nonFiniteInputs }) => Math.max(most, nonFiniteInputs), nonFiniteOutputs);
-    const { node, op, kind, site } = firstNonFinite;
-    const where =
-      node === null ? 'in the data' : `at ${op} '${node}'${site && site !== node ? ` (layer ${site})` : ''}`;
+  const worst = sites.reduce((most, { nonFiniteInputs }) => Math.max(most, nonFiniteInputs), nonFiniteOutputs);
+  if (worst > 0)
     return score(
       'bad',
-      `activations escape: ${worst} of ${images} inputs are not finite, ${kind} first ${where}${product}`,
+      `activations escape: ${worst} of ${images} inputs are not finite${origin(firstNonFinite)}${product}`,
     );
-  }
   if (excess && excess.times > 1) {
     const share = Math.max(...sites.map(({ leaving }) => leaving ?? 0));
     return score(
@@ -56,6 +52,13 @@ export function escapeScore({ sites, images, nonFiniteOutputs, firstNonFinite }:
       `nothing escapes on these inputs, but a 1 % excess of variance would grow to ${grown > 1e3 ? 'no end' : percent(grown)}${product}`,
     );
   return score('good', `nothing escapes${product}`);
+}
+
+function origin(first: FirstNonFinite | null): string {
+  if (!first) return '';
+  const { node, op, kind, site } = first;
+  const where = node === null ? 'in the data' : `at ${op} '${node}'${site && site !== node ? ` (layer ${site})` : ''}`;
+  return `, ${kind} first ${where}`;
 }
 
 function largestExcess(sites: readonly ProbedSite[]): EscapeScore['excess'] {

@@ -206,6 +206,20 @@ export function setType(value: Value, type: TensorType): void {
   mutable(body).valueInfo = body.valueInfo.map(update);
 }
 
+/**
+ * Puts a new input in the place of one of the main graph's, which becomes a value without producer: a node has to take
+ * it over (`addNode` with `outputs`).
+ */
+export function replaceInput(model: Model, old: Value, base: string, type: TensorType): Value {
+  const value = newValue(freshName(model, base), model.graph);
+  Object.assign(mutable(value), { declared: type, isInput: true });
+  mutable(old).isInput = false;
+  mutable(model.graph).inputs = model.graph.inputs.map((port) =>
+    port.value === old ? { value, info: typeMessage(value.name, type) } : port,
+  );
+  return value;
+}
+
 /** Makes an intermediate value of the main graph an output too; it keeps its name. */
 export function addOutput(model: Model, value: Value, type: TensorType): void {
   mutable(model.graph).outputs.push({ value, info: typeMessage(value.name, type) });

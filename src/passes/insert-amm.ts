@@ -21,7 +21,7 @@ import { opsetOf } from '../graph/walk.ts';
 import { type ActivationSite, findActivations } from './activation-sites.ts';
 import { applyAffine, planAffine, producerOf } from './affine.ts';
 import { emptyReport, type Pass, type PassReport } from './pass.ts';
-import { refuseStrangers } from './ranges.ts';
+import { refuseStrangers, storedRanges } from './ranges.ts';
 import { type SiteSelection, selectedKinds, siteFilter } from './select-sites.ts';
 import type { ActivationStatistics } from './statistics.ts';
 
@@ -45,7 +45,7 @@ function runInsertAmm(model: Model, options: InsertAmmOptions): PassReport {
   const { sites } = findActivations(model, types, selectedKinds(options));
   const report = emptyReport(insertAmm.name);
   const leftOut = siteFilter(options, sites);
-  if (statistics) refuseStrangers(statistics, findActivations(model, types).sites, '--amm');
+  if (statistics) refuseStrangers(statistics, model, types, '--amm');
   for (const site of sites) {
     const reason = leftOut(site) ?? unsuited(site);
     if (reason) {
@@ -83,8 +83,8 @@ function insertStored(
   alpha: number,
   beta: number,
 ): Result {
-  const stored = Object.hasOwn(statistics.sites, site.name) ? statistics.sites[site.name] : undefined;
-  if (!stored) return { reason: 'the statistics hold nothing for it' };
+  const stored = storedRanges(statistics, site.name);
+  if (typeof stored === 'string') return { reason: stored };
   const { channelMin, channelMax } = stored;
   const shape = types.get(site.input).shape;
   if (!shape || shape.length < 2)

@@ -1,8 +1,10 @@
 /** Ranges of pre-activations: measured ones, and those that polynomials were made for, which the model keeps. */
 import { didYouMean, SisyphusError } from '../errors.ts';
+import { nonlinearSites } from '../eval/sites.ts';
 import { setMetadata } from '../graph/edit.ts';
 import type { Model } from '../graph/ir.ts';
-import type { ActivationSite } from './activation-sites.ts';
+import type { Types } from '../graph/shapes.ts';
+import { findActivations } from './activation-sites.ts';
 import type { ActivationStatistics } from './statistics.ts';
 
 const KEY = 'sisyphus.ranges';
@@ -24,14 +26,14 @@ export function recordRanges(model: Model, ranges: ReadonlyMap<string, number>):
   setMetadata(model, KEY, JSON.stringify(Object.fromEntries([...rangesOf(model), ...ranges])));
 }
 
-/** Statistics of another model, or a misspelt name, would otherwise go unnoticed. @throws SisyphusError `file` */
-export function refuseStrangers(
-  statistics: ActivationStatistics,
-  sites: readonly ActivationSite[],
-  option: string,
-): void {
-  const names = sites.map(({ name }) => name);
-  const known = new Set(names);
+/**
+ * Statistics of another model, or a misspelt name, would otherwise go unnoticed. Squares and polynomials, which `probe`
+ * measures too, may be named.
+ * @throws SisyphusError `file`
+ */
+export function refuseStrangers(statistics: ActivationStatistics, model: Model, types: Types, option: string): void {
+  const names = findActivations(model, types).sites.map(({ name }) => name);
+  const known = new Set([...names, ...nonlinearSites(model, types).sites.map(({ name }) => name)]);
   const stranger = Object.keys(statistics.sites).find((name) => !known.has(name));
   if (stranger !== undefined)
     throw new SisyphusError(
@@ -40,10 +42,24 @@ export function refuseStrangers(
     );
 }
 
-/** The largest magnitude that was measured at a site, or why there is none. */
-export function measuredRange(statistics: ActivationStatistics | undefined, site: string): number | string {
+interface ChannelRanges {
+  readonly channelMin: readonly number[];
+  readonly channelMax: readonly number[];
+}
+
+/** What was measured at a site, or why that is of no use. */
+export function storedRanges(statistics: ActivationStatistics | undefined, site: string): ChannelRanges | string {
   const stored = statistics && Object.hasOwn(statistics.sites, site) ? statistics.sites[site] : undefined;
   if (!stored) return 'the statistics hold nothing for it';
+  const [channelMin, channelMax] = [stored.channelMin, stored.channelMax].map((list) => list.filter((x) => x !== null));
+  const complete = channelMin?.length === stored.channelMin.length && channelMax?.length === stored.channelMax.length;
+  return complete ? { channelMin, channelMax } : 'the statistics hold a channel of it without a finite value';
+}
+
+/** The largest magnitude that was measured at a site, or why there is none. */
+export function measuredRange(statistics: ActivationStatistics | undefined, site: string): number | string {
+  const stored = storedRanges(statistics, site);
+  if (typeof stored === 'string') return stored;
   const range = [...stored.channelMin, ...stored.channelMax].reduce((most, x) => Math.max(most, Math.abs(x)), 0);
   if (range < 1e-6 || range > 1e6)
     return `the statistics give it a range of ${range}, which no polynomial is fitted on`;

@@ -124,7 +124,7 @@ function specFixer(model: Model, options: ReplaceActivationOptions): (spec: Poly
   for (const { spec } of options.poly)
     if (spec.kind === 'measured' && !files.has(spec.file)) {
       const statistics = options.statistics?.(spec.file);
-      if (statistics) refuseStrangers(statistics, findActivations(model, inferTypes(model)).sites, '--poly');
+      if (statistics) refuseStrangers(statistics, model, inferTypes(model), '--poly');
       files.set(spec.file, statistics);
     }
   return (spec, { name }) => {

@@ -2,7 +2,9 @@
 import { z } from 'zod';
 import { SisyphusError } from '../errors.ts';
 
-const siteStatistics = z.object({ channelMin: z.array(z.number()).min(1), channelMax: z.array(z.number()).min(1) });
+// null: the channel held no finite value.
+const channels = z.array(z.number().nullable()).min(1);
+const siteStatistics = z.object({ channelMin: channels, channelMax: channels });
 const statisticsSchema = z.object({ sites: z.record(z.string(), siteStatistics) });
 
 /** Per-channel range of the pre-activations by site name: what `probe -o` writes and AMM reads. */
