@@ -87,7 +87,7 @@ function summary(report: CompareReport): string[][] {
   ];
 }
 
-function verdict({ firstDiverging, tolerance, layers, output }: CompareReport): string {
+function verdict({ firstDiverging, tolerance, layers, outputDiverges }: CompareReport): string {
   if (firstDiverging) {
     const { name, ops, finiteInOne } = firstDiverging;
     const how =
@@ -97,7 +97,7 @@ function verdict({ firstDiverging, tolerance, layers, output }: CompareReport): 
     return `first layer beyond ${tolerance}: '${name}' (${ops[0]}): ${how}`;
   }
   if (layers.length === 0) return 'no intermediate value has a namesake in the other model';
-  return diverges(output, tolerance)
+  return outputDiverges
     ? `no common layer is beyond ${tolerance}, but the outputs are: they diverge after the last common layer`
     : `no layer is beyond ${tolerance}: the models agree`;
 }

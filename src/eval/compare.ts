@@ -50,6 +50,8 @@ export interface CompareReport {
   /** The output that is compared, by its name in each model. */
   readonly outputs: readonly [string, string];
   readonly output: Difference;
+  /** It is beyond the tolerance, or finite in only one of the two somewhere. */
+  readonly outputDiverges: boolean;
   /** Share of inputs with the same argmax; an input with a non-finite output in either model does not agree. */
   readonly agreement: number;
   /** Inputs with a non-finite output: in each model, and in both. */
@@ -117,6 +119,7 @@ export async function compare(first: string, second: string, options: CompareOpt
     await sessionB?.release();
   }
   const { tolerance = DEFAULT_TOLERANCE } = options;
+  const output = finish(outputs.sums);
   const layers = pairs.filter(({ sums }) => sums.values > 0).map(finishLayer);
   return {
     models: [first, second],
@@ -128,7 +131,8 @@ export async function compare(first: string, second: string, options: CompareOpt
     device: formatDevice(device),
     partial,
     outputs: outputs.names,
-    output: finish(outputs.sums),
+    output,
+    outputDiverges: diverges(output, tolerance),
     agreement: outputs.agreeing / outputs.images,
     nonFinite: outputs.nonFinite,
     nonFiniteInBoth: outputs.nonFiniteInBoth,
@@ -140,7 +144,7 @@ export async function compare(first: string, second: string, options: CompareOpt
 }
 
 /** Beyond the tolerance, or finite in only one of the two. */
-export const diverges = ({ finiteInOne, relative, maxAbs }: Difference, tolerance: number): boolean =>
+const diverges = ({ finiteInOne, relative, maxAbs }: Difference, tolerance: number): boolean =>
   finiteInOne > 0 || (relative === null ? maxAbs > 0 : relative > tolerance);
 
 /** Both models get the same rows at once, as many as the choosier of them takes. */
