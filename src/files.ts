@@ -1,6 +1,6 @@
 /** Text and other small files, written so that they appear only complete. Models have `graph/write.ts`. */
 import { randomBytes } from 'node:crypto';
-import { lstat, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { lstat, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { SisyphusError } from './errors.ts';
 import { fileError } from './graph/read.ts';
@@ -18,10 +18,12 @@ export async function writeFileSafely(
 ): Promise<number> {
   const bytes = typeof content === 'string' ? Buffer.from(content) : content;
   await refuseTarget(file, options.force ?? false);
-  const temporary = `${file}.${randomBytes(6).toString('hex')}.tmp`;
+  // What a link points to is replaced, not the link (/dev/stdout is one).
+  const real = await realpath(file).catch(() => file);
+  const temporary = `${real}.${randomBytes(6).toString('hex')}.tmp`;
   try {
     await writeFile(temporary, bytes, { flag: 'wx' });
-    await rename(temporary, file);
+    await rename(temporary, real);
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => {}); // the first failure is the one to tell
     throw fileError(file, cause);
@@ -31,6 +33,7 @@ export async function writeFileSafely(
 
 /** Throws what `writeFileSafely` would, so that long work need not be done in vain. */
 export async function refuseTarget(file: string, force: boolean): Promise<void> {
+  if (file === '') throw new SisyphusError('usage', 'the name of the file to write is empty');
   const refuse = (why: string) => new SisyphusError('file', `${file}: ${why}`);
   const link = await lstat(file).catch(() => null);
   const target = link && (await stat(file).catch(() => null));
@@ -38,6 +41,6 @@ export async function refuseTarget(file: string, force: boolean): Promise<void> 
   if (target && !target.isFile()) throw refuse('is no regular file; give another name');
   if (link && !force) throw refuse('exists already; give --force to replace it, or another name');
   const folder = path.dirname(file);
-  if (!link && !(await stat(folder).catch(() => null)))
+  if (!link && !(await stat(folder).catch(() => null))?.isDirectory())
     throw refuse(`there is no folder '${folder}'; create it first`);
 }

@@ -35,6 +35,7 @@ export async function locateNonFinite(
     if (kind) return { node: null, op: null, value: name, kind, site: null };
   }
   const candidates = observable(model, types);
+  if (candidates.length === 0) return null;
   const copy = withOutputs(
     model,
     types,

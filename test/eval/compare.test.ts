@@ -190,6 +190,17 @@ describe('differences', () => {
       agreement: 1,
       unmatched: 0,
     });
+    const other = small('c', (g, x) => g.node('Neg', [x], {}, 'only'));
+    const renamed = buildModel({ name: 'g', opset: 17 });
+    const input = renamed.input('x', 'float', ['N', 3]);
+    renamed.output(renamed.node('Neg', [input], {}, 'another'), 'z', 'float', ['N', 3]);
+    expect(await run(other, save('renamed', renamed.model), dataOf([6, 3]))).toMatchObject({
+      layers: [],
+      unmatched: 1,
+      outputs: ['y', 'z'],
+      agreement: 1,
+      outputDiverges: false,
+    });
     const shape = (dims: number[]) =>
       small(`shape${dims.length}`, (g, x) => {
         const inner = g.node('Reshape', [x, g.constant('s', 'int64', [dims.length], dims)], {}, 'inner');

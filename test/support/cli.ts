@@ -18,3 +18,11 @@ export async function sisyphus(args: readonly string[], signal = new AbortContro
   const code = await run(args, streams, signal);
   return { code, out: stripVTControlCharacters(out.join('')), err: stripVTControlCharacters(err.join('')) };
 }
+
+/** An interruption at a place that does not depend on how fast the machine is: after so many looks at the signal. */
+export function signalAfter(looks: number): AbortSignal {
+  const { signal } = new AbortController();
+  let seen = 0;
+  Object.defineProperty(signal, 'aborted', { get: () => ++seen > looks });
+  return signal;
+}
