@@ -1,8 +1,6 @@
 /** Files inside tar and zip archives as streams of bytes; nothing is unpacked to the disk or held in memory. */
 import { pipeline, Readable } from 'node:stream';
 import { crc32 } from 'node:zlib';
-import { extract } from 'tar-stream';
-import { openPromise as openZip } from 'yauzl';
 import { SisyphusError } from '../errors.ts';
 import { type Bytes, fileBytes, fileSize, firstBytes, rangeBytes } from './bytes.ts';
 
@@ -24,6 +22,7 @@ export async function isTar(file: string): Promise<boolean> {
  * @throws SisyphusError `file`, `data`
  */
 export async function* tarEntries(file: string): AsyncGenerator<ArchiveEntry> {
+  const { extract } = await import('tar-stream'); // loaded late: they would slow every start down
   const archive = extract();
   pipeline(Readable.from(fileBytes(file)), archive, () => {}); // failures reach the loop through the archive
   try {
@@ -68,7 +67,8 @@ export async function zipEntries(file: string): Promise<ArchiveEntry[]> {
   if ((await fileSize(file)) === 0) throw new SisyphusError('data', `${file}: is empty`);
   await firstBytes(file, 4); // fails in words where the file can't be read
   try {
-    const zip = await openZip(file, { lazyEntries: true, autoClose: false });
+    const { default: yauzl } = await import('yauzl');
+    const zip = await yauzl.openPromise(file, { lazyEntries: true, autoClose: false });
     try {
       const entries: ArchiveEntry[] = [];
       for await (const entry of zip.eachEntry()) {

@@ -82,6 +82,8 @@ export function labelsOf(plan: BatchPlan, labels: Int32Array): Int32Array {
   return result;
 }
 
+const MAX_BATCH = 2 ** 31; // bytes
+
 /** Records of equal size, one after the other. */
 export interface Records {
   /** What errors call them. */
@@ -114,6 +116,11 @@ export async function* recordBatches(records: Records, options: BatchOptions): A
       position = target;
     };
     for (const plan of planBatches(length, options)) {
+      if (plan.count * size > MAX_BATCH)
+        throw new SisyphusError(
+          'data',
+          `${where}: ${plan.count} rows of ${size} bytes are too large for one batch; take smaller batches, or the file is corrupt`,
+        );
       const bytes = new Uint8Array(plan.count * size);
       let filled = 0;
       for (const { start, end } of plan.runs) {

@@ -7,7 +7,7 @@ import type { Model, Node, Value } from '../graph/ir.ts';
 import type { Types } from '../graph/shapes.ts';
 import { FLOAT_TYPES } from '../graph/tensor.ts';
 import { topologicalOrder } from '../graph/walk.ts';
-import { findActivations } from '../passes/activation-sites.ts';
+import { findActivations, withUniqueNames } from '../passes/activation-sites.ts';
 import { scalarFunction } from '../passes/expression.ts';
 import { type Skip, siteName } from '../passes/pass.ts';
 import type { ActivationKind } from '../poly/activations.ts';
@@ -116,14 +116,4 @@ function powerOf(model: Model, types: Types, node: Node): { input: Value; label:
   if (node.op !== 'Pow') return null;
   const exponent = constantScalar(model, b);
   return exponent !== null && exponent >= 2 ? { input: a, label: `power ${exponent}` } : null;
-}
-
-function withUniqueNames(sites: readonly NonlinearSite[]): NonlinearSite[] {
-  const taken = new Set<string>();
-  return sites.map((site) => {
-    let name = site.name;
-    for (let n = 2; taken.has(name); n++) name = `${site.name}#${n}`;
-    taken.add(name);
-    return { ...site, name };
-  });
 }

@@ -10,6 +10,8 @@ const BINS = 1 << (32 - SHIFT);
 const NEGATIVE = BINS >> 1;
 /** From here on, within each sign, are infinity and NaN. */
 const NON_FINITE = (0xff << 23) >>> SHIFT;
+/** Of float32; larger magnitudes are NaN. */
+const INFINITY_BITS = 0x7f800000;
 
 export interface Running {
   /** Extremes of the finite values by channel; Infinity and -Infinity where there is none. */
@@ -84,6 +86,7 @@ export function addValues(running: Running, data: Float32Array, blocks: Blocks, 
   const { rows, each, channels, plane } = blocks;
   widen(running, channels);
   const { channelMin, channelMax } = running;
+  const bits = new Uint32Array(data.buffer, data.byteOffset, data.length);
   let leaving = false;
   for (let row = 0, at = 0; row < rows; row++) {
     for (let c = 0; c < channels; c++) {
@@ -102,19 +105,21 @@ export function addValues(running: Running, data: Float32Array, blocks: Blocks, 
         bad[Math.floor(row / each)] = 1;
         leaving = range !== null;
         [low, high, sum, squares] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0, 0];
+        let [nan, inf] = [0, 0];
         for (let i = at; i < end; i++) {
-          const x = data[i] as number;
-          if (Number.isFinite(x)) {
+          const magnitude = (bits[i] as number) & 0x7fffffff;
+          if (magnitude < INFINITY_BITS) {
+            const x = data[i] as number;
             if (x < low) low = x;
             if (x > high) high = x;
             sum += x;
             squares += x * x;
-            continue;
-          }
-          count--;
-          if (Number.isNaN(x)) running.nan++;
-          else running.inf++;
+          } else if (magnitude > INFINITY_BITS) nan++;
+          else inf++;
         }
+        running.nan += nan;
+        running.inf += inf;
+        count -= nan + inf;
       }
       if (low < (channelMin[c] as number)) channelMin[c] = low;
       if (high > (channelMax[c] as number)) channelMax[c] = high;

@@ -86,7 +86,7 @@ export function findActivations(
 }
 
 /** Functions of one name in two domains, or a name that looks like a path into one, would share a site name. */
-function withUniqueNames(sites: readonly ActivationSite[]): ActivationSite[] {
+export function withUniqueNames<Site extends { readonly name: string }>(sites: readonly Site[]): Site[] {
   const taken = new Set<string>();
   return sites.map((site) => {
     let name = site.name;

@@ -52,35 +52,46 @@ export function logAxis(low: number, high: number, count: number): Axis {
   return {
     place: Math.log10,
     domain: [first, last],
-    ticks: places.map((at) => ({ at, label: numberText(10 ** at, 1) })),
+    ticks: places.map((at) => ({ at, label: powerText(10 ** at) })),
   };
+}
+
+/** '0.01', '500', '1e4', '1e38'. */
+function powerText(x: number): string {
+  const size = Math.abs(x);
+  const plain = size === 0 || (size > 0.5e-3 && size < 0.5e4);
+  return plain ? numberText(x, 1) : Number(x.toPrecision(1)).toExponential().replace('e+', 'e');
 }
 
 /** How much larger than the typical value the largest may be on a linear axis. */
 const LINEAR_REACH = 30;
 
 /**
- * Linear, or where values reach far beyond the typical magnitude, symmetric logarithmic:
- * sign(x) log(1 + |x| / typical).
+ * From one value to another: linear, or symmetric logarithmic, sign(x) log(1 + |x| / unit), where values reach far beyond
+ * the typical magnitude. Then the unit is the power of ten above that.
  */
 export function signedAxis(low: number, high: number, typical: number, count: number): Axis {
   const largest = Math.max(Math.abs(low), Math.abs(high));
-  if (!(typical > 0) || largest <= LINEAR_REACH * typical) return linearAxis(low, high, count);
-  const unit = 10 ** Math.floor(Math.log10(typical));
+  if (!(typical > 0) || largest <= LINEAR_REACH * typical) {
+    const axis = linearAxis(low, high, count);
+    return high > low ? cut(axis, low, high) : axis;
+  }
+  const unit = 10 ** Math.ceil(Math.log10(typical));
   const place = (x: number) => Math.sign(x) * Math.log1p(Math.abs(x) / unit);
   const domain = [place(low), place(high)] as const;
   const decades = (domain[1] - domain[0]) / Math.LN10;
-  const stride = roundStep(Math.max(1, decades / count), 1);
+  const stride = Math.max(1, Math.ceil(decades / count));
   const reach = Math.ceil(Math.log10(largest / unit) / stride);
   const values = range(-reach, reach).map((k) => Math.sign(k) * unit * 10 ** (Math.abs(k) * stride));
-  return {
-    place,
-    domain,
-    ticks: values
-      .map((x) => ({ at: place(x), label: numberText(x, 1) }))
-      .filter(({ at }) => at >= domain[0] && at <= domain[1]),
-  };
+  const ticks = values.map((x) => ({ at: place(x), label: powerText(x) }));
+  return cut({ place, domain, ticks }, ...domain);
 }
+
+const cut = (axis: Axis, low: number, high: number): Axis => ({
+  ...axis,
+  domain: [low, high],
+  ticks: axis.ticks.filter(({ at }) => at >= low && at <= high),
+});
 
 /** Counts from 1 to `last`, labelled every 1, 2, 5, 10, … */
 export function countingAxis(last: number, count: number): Axis {

@@ -1,9 +1,9 @@
 /** Charts over layers or time, from plain data. */
-import { type Axis, countingAxis, linearAxis } from './axes.ts';
+import { countingAxis, linearAxis } from './axes.ts';
 import { lineChart } from './line-chart.ts';
-import { BLUE, channel, frame, GREY, isFiniteNumber, isNarrow, least, most, ticksAcross } from './plot.ts';
-import type { Chart } from './svg.ts';
-import { numberText, shorten } from './text.ts';
+import { BLUE, type FrameAxis, frame, GREY, isFiniteNumber, isNarrow, least, most, ticksAcross } from './plot.ts';
+import { type Chart, LABEL_SIZE } from './svg.ts';
+import { numberText, siteLabels, textWidth } from './text.ts';
 
 export interface MaximaSeries {
   readonly name: string;
@@ -86,25 +86,30 @@ export function gainChart(points: readonly GainPoint[]): Chart {
   const sites = points.map(({ site }) => site);
   return {
     draw: (width) => {
-      const { axis: x, title, labelAngle } = siteAxis(sites, width);
+      const plot = frame({
+        width,
+        height: isNarrow(width) ? 160 : 200,
+        x: { ...siteAxis(sites, width), grid: false },
+        y: { axis: y, title: 'gain' },
+      });
       return {
-        ...frame(width, isNarrow(width) ? 180 : 220, x, y),
+        ...plot.layout,
         description: `The gain of each of ${points.length} nonlinear layers`,
         data: { values: bars },
-        encoding: {
-          x: channel('x', x, title, { grid: false, labelAngle }),
-          y: channel('y', y, 'gain'),
-        },
+        encoding: { x: plot.x, y: plot.y },
         layer: [
-          { mark: { type: 'rule', color: BLUE, opacity: 0.5, strokeWidth: 2, aria: false }, encoding: { y2: { datum: 1 } } },
+          {
+            data: { values: [{ y: 1 }] },
+            mark: { type: 'rule', color: GREY, strokeDash: [5, 3], strokeWidth: 1.5, aria: false },
+            encoding: { x: { value: 0 }, x2: { value: 'width' } },
+          },
+          {
+            mark: { type: 'rule', color: BLUE, opacity: 0.5, strokeWidth: 2, aria: false },
+            encoding: { y2: { datum: 1 } },
+          },
           {
             mark: { type: 'point', filled: true, color: BLUE, size: 45, opacity: 1 },
             encoding: { description: { field: 'tip', type: 'nominal' } },
-          },
-          {
-            data: { values: [{}] },
-            mark: { type: 'rule', color: GREY, strokeDash: [5, 3], strokeWidth: 1.5, aria: false },
-            encoding: { x: { value: 0 }, x2: { value: 'width' }, y: { datum: 1 } },
           },
         ],
       };
@@ -131,14 +136,14 @@ function mergeOrder([first = [], ...rest]: readonly (readonly string[])[]): stri
 const NAMED_SITES = 20;
 
 /** Sites along the x axis: names where there is room, else numbers. */
-function siteAxis(sites: readonly string[], width: number): { axis: Axis; title: string; labelAngle: number } {
-  const counting = countingAxis(sites.length, ticksAcross(width) * 2);
-  if (sites.length > NAMED_SITES) return { axis: counting, title: 'nonlinear layer', labelAngle: 0 };
-  const longest = most(sites.map((site) => site.length));
-  const flat = longest * 9 * sites.length < width * 0.8;
-  const length = isNarrow(width) ? 20 : 26;
+function siteAxis(sites: readonly string[], width: number): FrameAxis {
+  const counting = countingAxis(sites.length, 2 * ticksAcross(width));
+  if (sites.length > NAMED_SITES) return { axis: counting, title: 'nonlinear layer' };
+  const labels = siteLabels(sites, isNarrow(width) ? 20 : 26);
+  const longest = most(labels.map((label) => textWidth(label, LABEL_SIZE)));
+  const flat = (longest + 8) * sites.length < width - 80;
   return {
-    axis: { ...counting, ticks: sites.map((site, i) => ({ at: i + 1, label: shorten(site, length) })) },
+    axis: { ...counting, ticks: labels.map((label, i) => ({ at: i + 1, label })) },
     title: 'nonlinear layer',
     labelAngle: flat ? 0 : isNarrow(width) ? -90 : -45,
   };

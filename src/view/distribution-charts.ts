@@ -1,9 +1,9 @@
 /** Charts of how values are distributed, from plain data. */
 import type { TopLevelSpec } from 'vega-lite';
 import { type Axis, linearAxis, logAxis, signedAxis } from './axes.ts';
-import { BLUE, channel, frame, GREY, isFiniteNumber, isNarrow, least, most, RED, ticksAcross } from './plot.ts';
-import type { Chart } from './svg.ts';
-import { numberText, shorten } from './text.ts';
+import { BLUE, frame, GREY, isFiniteNumber, isNarrow, least, most, RED, ticksAcross } from './plot.ts';
+import { type Chart, LABEL_SIZE } from './svg.ts';
+import { numberText, siteLabels, textWidth } from './text.ts';
 
 export interface HistogramData {
   /** Ascending, one more than there are counts. */
@@ -51,15 +51,22 @@ export function histogramChart({ edges, counts }: HistogramData, options: Histog
         },
       ],
     });
+    const plot = frame({
+      width,
+      height: 150,
+      x: { axis: x, title: 'value', grid: false },
+      y: { axis: y, title: 'values' },
+      overhang: range === null ? 0 : textWidth(numberText(range), LABEL_SIZE) + 2,
+    });
     return {
-      ...frame(width, 150, x, y),
+      ...plot.layout,
       description: `Histogram of ${numberText(total)} values`,
-      encoding: { x: channel('x', x, 'value', { grid: false }) },
+      encoding: { x: plot.x },
       layer: [
         {
           data: { values: outline },
           mark: { type: 'area', interpolate: 'step-after', color: BLUE, opacity: 0.8, aria: false },
-          encoding: { y: channel('y', y, 'values'), y2: { datum: y.domain[0] } },
+          encoding: { y: plot.y, y2: { datum: y.domain[0] } },
         },
         ...(range === null ? [] : [rule(-range, 'right'), rule(range, 'left')]),
       ],
@@ -98,8 +105,8 @@ function rebin(edges: readonly number[], counts: readonly number[], [low, high]:
 function countAxis(heights: readonly number[], log: boolean): Axis {
   const tallest = Math.max(1, most(heights));
   const lowest = least(heights.filter((height) => height > 0));
-  // One decade below the lowest, so that it is seen.
-  return log ? logAxis(Math.min(lowest, tallest) / 10, tallest, 4) : linearAxis(0, tallest, 4);
+  // From below the lowest, so that it is seen.
+  return log ? logAxis(Math.min(lowest, tallest) / 2, tallest, 4) : linearAxis(0, tallest, 4);
 }
 
 export interface RangeRow {
@@ -143,14 +150,24 @@ export function rangesChart(rows: readonly RangeRow[]): Chart {
     const x = signedAxis(least(ends), most(ends), Number.isFinite(typical) ? typical : 0, ticksAcross(width * 0.7));
     const [first, last] = x.domain;
     const place = (value: number) => Math.min(last, Math.max(first, x.place(value)));
-    const length = isNarrow(width) ? 14 : 30;
-    const ticks = rows.map(({ site }, i) => ({ at: i, label: shorten(site, length) }));
+    const labels = siteLabels(
+      rows.map(({ site }) => site),
+      isNarrow(width) ? 16 : 30,
+    );
+    const ticks = labels.map((label, at) => ({ at, label }));
     const y: Axis = { place: (row) => row, domain: [rows.length - 0.5, -0.5], ticks };
     const empty = rows.flatMap(({ min }, i) => (isFiniteNumber(min) ? [] : [{ x: first, y: i }]));
+    const plot = frame({
+      width,
+      height: 18 * Math.max(1, rows.length),
+      x: { axis: x, title: 'value' },
+      y: { axis: y, title: null, grid: false, ticks: false },
+      legend: PARTS.map(({ name }) => name),
+    });
     return {
-      ...frame(width, 18 * Math.max(1, rows.length), x, y),
+      ...plot.layout,
       description: `The ranges of values at ${rows.length} sites`,
-      encoding: { x: channel('x', x, 'value'), y: channel('y', y, null, { grid: false, ticks: false }) },
+      encoding: { x: plot.x, y: plot.y },
       layer: [
         ...PARTS.map(({ name, thickness, ends }) => ({
           data: {
@@ -167,7 +184,7 @@ export function rangesChart(rows: readonly RangeRow[]): Chart {
             color: {
               datum: name,
               scale: { domain: PARTS.map((part) => part.name), range: PARTS.map((part) => part.color) },
-              legend: { title: null, orient: 'top' as const, symbolType: 'stroke', symbolStrokeWidth: 5 },
+              legend: plot.legend && { ...plot.legend, symbolType: 'stroke', symbolStrokeWidth: 5 },
             },
             description: { field: 'tip', type: 'nominal' as const },
           },

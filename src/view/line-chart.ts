@@ -1,7 +1,7 @@
 /** Lines on an axis where every value has a place: those that are not finite, or have no logarithm, in a lane of their own. */
 import type { TopLevelSpec } from 'vega-lite';
 import { type Axis, linearAxis, logAxis } from './axes.ts';
-import { COLORS, channel, frame, isNarrow, least, most } from './plot.ts';
+import { COLORS, type FrameAxis, frame, isNarrow, least, most } from './plot.ts';
 import { shorten } from './text.ts';
 
 const SHAPES = ['circle', 'square', 'triangle-up', 'diamond', 'cross', 'triangle-down'];
@@ -23,94 +23,72 @@ export interface Line {
 interface LineOptions {
   readonly width: number;
   readonly description: string;
-  readonly x: { readonly axis: Axis; readonly title: string; readonly labelAngle?: number };
+  readonly x: FrameAxis;
   readonly y: { readonly title: string; readonly log: boolean };
 }
 
 /** A line that meets a value that is not finite ends there, and a new one begins after it. */
-export function lineChart(lines: readonly Line[], options: LineOptions): TopLevelSpec {
-  const { width, description, x } = options;
-  const scale = laneScale(lines, options.y.log);
+export function lineChart(lines: readonly Line[], { width, description, x, y }: LineOptions): TopLevelSpec {
+  const narrow = isNarrow(width);
+  const scale = laneScale(lines, y.log);
   const rows = lines.flatMap(({ points }, i) => {
     let segment = 0;
     return points.map((point) => {
       const finite = Number.isFinite(point.y);
-      const row = { line: String(i), twin: String(i), segment, x: point.x, y: scale.place(point.y, i), tip: point.tip, finite };
+      const place = { x: point.x, y: scale.place(point.y, i), segment };
       if (!finite) segment++;
-      return row;
+      return { ...place, line: String(i), twin: String(i), tip: point.tip, finite };
     });
   });
-  const keys = lines.map((_, i) => String(i));
-  const cycle = <T>(list: readonly T[]) => keys.map((_, i) => list[i % list.length] as T);
+  const names = lines.length > 1 ? lines.map(({ name }) => shorten(name, narrow ? 32 : 60)) : [];
+  const yAxis = { axis: scale.axis, title: y.title };
+  const plot = frame({ width, height: narrow ? 250 : 320, x: { ...x, grid: false }, y: yAxis, legend: names });
   const marked = lines.every(({ points }) => points.length <= MARKED_POINTS);
-  const names = lines.map(({ name }) => shorten(name, isNarrow(width) ? 30 : 60));
-  const legend = lines.length > 1 ? legendFor(names, width, marked) : null;
+  const legend = plot.legend && { ...plot.legend, labelExpr: 'names[datum.value]', ...(marked ? {} : STROKES) };
   // Legends of one field become one, so what stays out of it has a field of its own.
   const styled = <T>(list: readonly T[], inLegend: boolean) => ({
     field: inLegend ? 'line' : 'twin',
     type: 'nominal' as const,
-    scale: { domain: keys, range: cycle(list) },
+    scale: { domain: lines.map((_, i) => String(i)), range: lines.map((_, i) => list[i % list.length] as T) },
     legend: inLegend ? legend : null,
   });
-  const pointStyle = {
-    color: styled(COLORS, true),
-    shape: styled(SHAPES, marked),
-    description: { field: 'tip', type: 'nominal' as const },
-  };
-  const base = frame(width, isNarrow(width) ? 250 : 320, x.axis, scale.axis);
-  const style = x.labelAngle === undefined ? {} : { labelAngle: x.labelAngle };
+  const color = styled(COLORS, true);
+  const points = { color, shape: styled(SHAPES, marked), description: { field: 'tip', type: 'nominal' as const } };
+  const size = rows.length > 200 ? 18 : 38;
   return {
-    ...base,
+    ...plot.layout,
     description,
-    params: [...base.params, { name: 'names', value: names }],
-    encoding: {
-      x: channel('x', x.axis, x.title, { grid: false, ...style }),
-      y: channel('y', scale.axis, options.y.title),
-    },
+    encoding: { x: plot.x, y: plot.y },
     layer: [
-      {
-        data: { values: [...scale.lanes] },
-        mark: { type: 'rect', aria: false },
-        encoding: {
-          x: { value: 0 },
-          x2: { value: 'width' },
-          y2: { field: 'to' },
-          color: { field: 'color', type: 'nominal', scale: null },
-        },
-      },
+      ...scale.lanes.map((lane) => ({
+        data: { values: [lane] },
+        mark: { type: 'rect' as const, color: lane.color, aria: false },
+        encoding: { x: { value: 0 }, x2: { value: 'width' as const }, y2: { field: 'to' } },
+      })),
       {
         data: { values: rows },
         mark: { type: 'line', strokeWidth: 1.8, strokeJoin: 'round', aria: false },
         encoding: {
-          color: styled(COLORS, true),
+          color,
           strokeDash: styled(DASHES, !marked),
           detail: { field: 'segment', type: 'nominal' },
         },
       },
       {
         data: { values: rows.filter(({ finite }) => finite && marked) },
-        mark: { type: 'point', filled: true, size: rows.length > 200 ? 18 : 38, opacity: 1 },
-        encoding: pointStyle,
+        mark: { type: 'point', filled: true, size, opacity: 1 },
+        encoding: points,
       },
       {
         data: { values: rows.filter(({ finite }) => !finite) },
-        mark: { type: 'point', filled: false, size: 55, strokeWidth: 2, opacity: 1 },
-        encoding: pointStyle,
+        mark: { type: 'point', filled: false, size: 1.3 * size, strokeWidth: 1.8, opacity: 1 },
+        encoding: points,
       },
     ],
   };
 }
 
-function legendFor(names: readonly string[], width: number, marked: boolean) {
-  const longest = most(names.map((name) => name.length));
-  return {
-    title: null,
-    orient: 'top' as const,
-    columns: Math.min(names.length, Math.max(1, Math.floor((width - 80) / (longest * 9 + 30)))),
-    labelExpr: 'names[datum.value]',
-    ...(marked ? {} : { symbolType: 'stroke', symbolSize: 300 }),
-  };
-}
+const STROKES = { symbolType: 'stroke', symbolSize: 300 };
 
 interface LaneScale {
   readonly axis: Axis;
@@ -129,9 +107,9 @@ function laneScale(lines: readonly Line[], log: boolean): LaneScale {
   const height = top - bottom;
   // Each line has its own height in the lane, so that none hides another.
   const broken = lines.flatMap(({ points }, i) => (points.every(({ y }) => Number.isFinite(y)) ? [] : [i]));
-  const above = broken.length === 0 ? 0 : height * 0.05 * (broken.length + 1);
+  const above = broken.length === 0 ? 0 : height * Math.max(0.14, 0.05 * (broken.length + 1));
   const lowest = log ? least(all.filter((y) => Number.isFinite(y))) : 1;
-  const below = lowest <= 0 ? height * 0.08 : 0;
+  const below = lowest <= 0 ? height * 0.14 : 0;
   const place = (value: number, line: number) => {
     if (!Number.isFinite(value)) return top + (above * (broken.length - broken.indexOf(line))) / (broken.length + 1);
     return log && value <= 0 ? bottom - below / 2 : axis.place(value);

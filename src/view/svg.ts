@@ -14,15 +14,23 @@ export interface Chart {
 export const WIDE = 860;
 export const NARROW = 350;
 
+/** Of labels, in pixels. */
+export const LABEL_SIZE = 11;
+
 const INK = '#222';
 const FAINT = '#e4e4e4';
 const FONT = 'system-ui, sans-serif';
 
-const text = { labelFont: FONT, titleFont: FONT, labelFontSize: 11, titleFontSize: 12, titleFontWeight: 'normal' };
+const text = {
+  labelFont: FONT,
+  titleFont: FONT,
+  labelFontSize: LABEL_SIZE,
+  titleFontSize: 12,
+  titleFontWeight: 'normal',
+};
 const STYLE: Config = {
   background: 'white',
   font: FONT,
-  padding: 8,
   view: { stroke: null },
   axis: { ...text, labelColor: INK, titleColor: INK, gridColor: FAINT, domainColor: '#888', tickColor: '#888' },
   legend: { ...text, labelColor: INK, symbolSize: 70, labelLimit: 0 },
@@ -73,8 +81,13 @@ function tidy(svg: string, idPrefix: string, description: string): string {
     const bare = tag
       .replace(/ (?:aria-[a-z]+|role|class|pointer-events|xmlns:xlink|version)="[^"]*"/g, '')
       .replace(/ id="([^"]*)"/g, (_, id) => ` id="${own(id)}"`)
+      .replace(/ (?:d|transform)="[^"]*"/g, shortNumbers)
       .replace(/="url\(#([^)]*)\)"/g, (_, id) => `="url(#${own(id)})"`);
     if (tag.startsWith('<svg ')) return bare.replace('<svg', `<svg role="img" aria-label="${escapeText(description)}"`);
     return title ? `${bare.slice(0, -2)}><title>${title}</title></path>` : bare;
   });
 }
+
+/** A hundredth of a pixel is enough. */
+const shortNumbers = (path: string): string =>
+  path.replace(/\d+\.\d{3,}(?![\de])/g, (number) => String(Number(Number(number).toFixed(2))));

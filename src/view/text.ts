@@ -9,12 +9,29 @@ export function numberText(x: number, digits = 4): string {
   return plain ? String(rounded) : rounded.toExponential().replace('e+', 'e');
 }
 
-/** Leaves out the middle of what is too long: names of sites differ at their ends. */
+/** Leaves out the beginning of what is too long: names differ at their ends. */
 export function shorten(text: string, length: number): string {
   const letters = [...text];
-  if (letters.length <= length) return text;
-  const head = Math.floor((length - 1) / 3);
-  return `${letters.slice(0, head).join('')}…${letters.slice(letters.length - (length - 1 - head)).join('')}`;
+  return letters.length <= length ? text : `…${letters.slice(letters.length - length + 1).join('')}`;
+}
+
+/** Labels of sites: their names without the parts at the end that all have ('/Relu'), shortened. */
+export function siteLabels(sites: readonly string[], length: number): string[] {
+  const paths = sites.map((site) => site.split('/').filter(Boolean));
+  const [first = []] = paths;
+  let common = 0;
+  while (
+    paths.length > 1 &&
+    paths.every((parts) => parts.length > common + 1 && parts.at(-1 - common) === first.at(-1 - common))
+  )
+    common++;
+  return paths.map((parts, i) => shorten(parts.slice(0, parts.length - common).join('/') || (sites[i] ?? ''), length));
+}
+
+/** About how wide a text is drawn, in pixels: rather too much than too little. */
+export function textWidth(text: string, size: number): number {
+  const ems = [...text].map((c) => (/[a-zA-Z0-9]/.test(c) ? (/[A-Zmw]/.test(c) ? 0.8 : 0.63) : c < '\x7f' ? 0.5 : 1));
+  return size * ems.reduce((sum, width) => sum + width, 0);
 }
 
 /** Replaces what no page or SVG file may hold: control characters, halves of surrogate pairs. */

@@ -1,11 +1,10 @@
 /** Every third-party classifier reaches the accuracy that was measured independently, on its whole test set. */
-import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { evaluate } from '../../src/eval/accuracy.ts';
-import { testFolder } from '../support/arrays.ts';
-import { REPOSITORY, SHARED, sharedMissing } from '../support/shared.ts';
+import { type SharedSet, sharedData, sharedDataMissing } from '../support/data.ts';
+import { SHARED, sharedMissing } from '../support/shared.ts';
 
 /** Within the four digits that the table states. */
 const TOLERANCE = 0.0005;
@@ -25,7 +24,7 @@ const NORMALIZE: Readonly<Record<string, string>> = {
 interface Classifier {
   readonly name: string;
   readonly file: string;
-  readonly dataset: string;
+  readonly dataset: SharedSet;
   readonly accuracy: number;
   readonly normalize: string;
   readonly resize?: string;
@@ -46,7 +45,7 @@ function classifiers(): Classifier[] {
       {
         name: cell('name'),
         file: path.join(SHARED, 'models', cell('file')),
-        dataset: cell('dataset'),
+        dataset: cell('dataset') as SharedSet,
         accuracy: Number(cell('test_accuracy')),
         normalize,
         ...(layout === 'resize32' && { resize: '32' }),
@@ -59,33 +58,23 @@ function classifiers(): Classifier[] {
 const QUICK = new Set(['mnist_fc_256x2', 'kanav99_lenet', 'zuramai_mnist_dynamo']);
 const slow = !process.env.SISYPHUS_SLOW;
 
-describe.skipIf(sharedMissing)(
-  `accuracy on the whole test set ${sharedMissing && `(skipped: ${sharedMissing})`}`,
-  () => {
-    const folder = testFolder();
-    beforeAll(() => {
-      const sets = slow ? ['mnist'] : [];
-      const unpack = [path.join(SHARED, 'data/unpack.mjs'), folder, ...sets];
-      const { status, stderr } = spawnSync(process.execPath, unpack, { cwd: REPOSITORY, encoding: 'utf8' });
-      if (status !== 0) throw new Error(stderr);
-    }, 120_000);
+const missing = sharedMissing || sharedDataMissing;
+describe.skipIf(missing)(`accuracy on the whole test set ${missing && `(skipped: ${missing})`}`, () => {
+  for (const { name, file, dataset, accuracy, normalize, resize } of classifiers()) {
+    const skipped = slow && !QUICK.has(name);
+    it.skipIf(skipped)(
+      `${name}${skipped ? ' (skipped: slow; set SISYPHUS_SLOW=1)' : ''}`,
+      { timeout: 300_000 },
+      async () => {
+        const data = `${dataset}:${path.join(sharedData(dataset), dataset)}`;
+        const { models } = await evaluate([file], { data, normalize, ...(resize && { resize }) });
+        expect(models[0]).toMatchObject({ images: 10_000, nonFinite: 0 });
+        expect(Math.abs((models[0]?.top1 ?? Number.NaN) - accuracy)).toBeLessThanOrEqual(TOLERANCE);
+        expect(models[0]?.top1Finite).toBe(models[0]?.top1);
+        expect(models[0]?.top5).toBeGreaterThan(models[0]?.top1 ?? 1);
+      },
+    );
+  }
 
-    for (const { name, file, dataset, accuracy, normalize, resize } of classifiers()) {
-      const skipped = slow && !QUICK.has(name);
-      it.skipIf(skipped)(
-        `${name}${skipped ? ' (skipped: slow; set SISYPHUS_SLOW=1)' : ''}`,
-        { timeout: 300_000 },
-        async () => {
-          const data = `${dataset}:${path.join(folder, dataset)}`;
-          const { models } = await evaluate([file], { data, normalize, ...(resize && { resize }) });
-          expect(models[0]).toMatchObject({ images: 10_000, nonFinite: 0 });
-          expect(Math.abs((models[0]?.top1 ?? Number.NaN) - accuracy)).toBeLessThanOrEqual(TOLERANCE);
-          expect(models[0]?.top1Finite).toBe(models[0]?.top1);
-          expect(models[0]?.top5).toBeGreaterThan(models[0]?.top1 ?? 1);
-        },
-      );
-    }
-
-    it('covers all of them', () => expect(classifiers()).toHaveLength(20));
-  },
-);
+  it('covers all of them', () => expect(classifiers()).toHaveLength(20));
+});

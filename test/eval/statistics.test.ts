@@ -19,6 +19,9 @@ function collect(data: Float32Array, dims: readonly number[], range: number | nu
   return running;
 }
 
+/** -0 as 0: the two are equal, and which one is the minimum is not defined. */
+const unsigned = (x: number | null | undefined) => (typeof x === 'number' ? x + 0 : x);
+
 const normals = (count: number, seed: number) => {
   const rng = makeRng(seed);
   return Float32Array.from({ length: count }, () => rng.normal());
@@ -54,8 +57,8 @@ describe('running statistics', () => {
           const finite = [...data].filter(Number.isFinite);
           expect(result.nan).toBe([...data].filter(Number.isNaN).length);
           expect(result.inf).toBe(data.length - finite.length - result.nan);
-          expect(result.min).toBe(finite.length > 0 ? finite.reduce((a, b) => Math.min(a, b)) : null);
-          expect(result.max).toBe(finite.length > 0 ? finite.reduce((a, b) => Math.max(a, b)) : null);
+          expect(unsigned(result.min)).toBe(finite.length > 0 ? 0 + finite.reduce((a, b) => Math.min(a, b)) : null);
+          expect(unsigned(result.max)).toBe(finite.length > 0 ? 0 + finite.reduce((a, b) => Math.max(a, b)) : null);
           if (finite.length > 0) {
             const mean = finite.reduce((a, b) => a + b) / finite.length;
             expect(Math.abs((result.mean as number) - mean)).toBeLessThanOrEqual(
@@ -64,7 +67,9 @@ describe('running statistics', () => {
           } else expect(result.mean).toBeNull();
           for (let c = 0; c < channels; c++) {
             const own = [...data].filter((x, i) => Math.floor(i / plane) % channels === c && Number.isFinite(x));
-            expect(result.channelMin[c]).toBe(own.length > 0 ? own.reduce((a, b) => Math.min(a, b)) : null);
+            expect(unsigned(result.channelMin[c])).toBe(
+              own.length > 0 ? 0 + own.reduce((a, b) => Math.min(a, b)) : null,
+            );
           }
           let leaving = 0;
           for (let row = 0; row < rows; row++)
