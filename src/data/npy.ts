@@ -63,7 +63,8 @@ export async function openNpy(where: string, size: number, bytes: () => Bytes): 
   const dims = /['"]shape['"]\s*:\s*\(([\d,\sL]*)\)/.exec(header)?.[1];
   if (!descr && /['"]descr['"]\s*:\s*\[/.test(header))
     throw refuse('holds records (a structured dtype); save each field as an array of its own');
-  if (!descr || !fortran || dims === undefined) throw refuse(`has a header that can't be understood: ${header.trim()}`);
+  if (!descr || !fortran || dims === undefined)
+    throw refuse(`has a header that can't be understood: ${header.trim().slice(0, 200)}`);
   const [, order = '', dtype = ''] = /^([<>|=]?)(\w+)$/.exec(descr) ?? [];
   if (dtype === 'O')
     throw refuse('holds Python objects (pickled), not numbers; save an array made by np.stack or with dtype=…');

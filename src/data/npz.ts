@@ -132,7 +132,8 @@ async function besideEachOther(file: string): Promise<Arrays> {
   );
   const names = [`${rows.name}_labels`, ...partners].map((name) => name.toLowerCase());
   const arrays = await inFolder(path.dirname(file));
-  return { rows, labels: arrays.find(({ name }) => names.includes(name.toLowerCase())) };
+  const labels = names.map((name) => arrays.find((array) => array.name.toLowerCase() === name)).find((array) => array);
+  return { rows, labels };
 }
 
 /** Whole numbers [N] or [N,1], or one-hot rows [N,classes], of which the largest counts. */

@@ -36,7 +36,7 @@ export function formatResize(resize: Resize): string {
 /**
  * A data set whose images are brought to another size as they are read. Bytes become
  * 'pixels': 0 to 255, in Float32Arrays.
- * @throws SisyphusError `usage` for rows that are no images
+ * @throws SisyphusError `usage` for rows that are no images, and for sizes that `parseResize` would not give
  */
 export function resizeDataset(dataset: Dataset, resize: Resize): Dataset {
   const { shape, layout } = dataset;
@@ -44,6 +44,12 @@ export function resizeDataset(dataset: Dataset, resize: Resize): Dataset {
     throw new SisyphusError(
       'usage',
       `--resize ${formatResize(resize)}: the rows of ${dataset.source || dataset.name} are [${shape.join(',')}], not images; leave it out`,
+    );
+  const sizes = Object.values(resize);
+  if (!sizes.every((side) => Number.isInteger(side) && side >= 1) || ('crop' in resize && resize.crop > resize.short))
+    throw new SisyphusError(
+      'usage',
+      `--resize ${formatResize(resize)}: sides are whole numbers from 1 on, and a crop fits into the shorter side`,
     );
   const planar = layout === 'chw';
   const [channels = 1, height = 1, width = 1] = planar ? shape : [shape[2], shape[0], shape[1]];

@@ -192,12 +192,18 @@ function mismatch({ dataset, input, where, layout }: InputRequest, chw: readonly
     ? `give --resize ${resize}`
     : layout
       ? `--layout ${layout} does not suit it`
-      : `choose a data set with rows of that shape${chw.length === 3 ? ', or bring them there with --resize HxW' : ''}`;
+      : wanted.length === 3 && chw.length === 3
+        ? `choose data with as many channels${fitsSize(wanted, chw) ? '' : ', and give --resize HxW'}`
+        : `choose a data set with rows of that shape${chw.length === 3 ? ', or bring them there with --resize HxW' : ''}`;
   return new SisyphusError(
     'usage',
     `${where}: its input '${input}' takes ${shown}, but the rows of ${dataset.name} are ${rows}: ${hint}`,
   );
 }
+
+/** Do the two have the same sizes, whichever of them is the channels? */
+const fitsSize = (wanted: readonly Dim[], [, height, width]: readonly number[]): boolean =>
+  [wanted.slice(1), wanted.slice(0, 2)].some(([h, w]) => h === height && w === width);
 
 function padded(rows: Batch['rows'], size: number, have: number, count: number): Batch['rows'] {
   if (have === count) return rows;

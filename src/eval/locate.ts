@@ -5,6 +5,7 @@ import { topologicalOrder } from '../graph/walk.ts';
 import { serialize } from '../graph/write.ts';
 import { siteName } from '../passes/pass.ts';
 import type { FeedBatch } from './feed.ts';
+import { PREPROCESSING_PREFIX } from './input.ts';
 import { arrayNumbers, type NdArray, type Session } from './session.ts';
 import type { NonlinearSite } from './sites.ts';
 import { byMemory, observable, valueBytes, withOutputs } from './taps.ts';
@@ -32,7 +33,7 @@ export async function locateNonFinite(
 ): Promise<FirstNonFinite | null> {
   for (const [name, array] of batch.feeds) {
     const kind = nonFiniteKind(array);
-    if (kind) return { node: null, op: null, value: name, kind, site: null };
+    if (kind) return { node: null, op: null, value: originalInput(model, name), kind, site: null };
   }
   const candidates = observable(model, types);
   if (candidates.length === 0) return null;
@@ -64,6 +65,12 @@ export async function locateNonFinite(
   } finally {
     await session.release();
   }
+}
+
+/** The model's own input behind the nodes that `planInput` put in front of it. */
+function originalInput(model: Model, name: string): string {
+  const last = model.graph.nodes.findLast((node) => node.name.startsWith(PREPROCESSING_PREFIX));
+  return last?.outputs[0]?.name ?? name;
 }
 
 function nonFiniteKind(array: NdArray | undefined): FirstNonFinite['kind'] | null {

@@ -168,7 +168,13 @@ async function probeFeed(feed: Feed, device: Device, options: ProbeOptions): Pro
     sites: probed,
     skipped,
     firstNonFinite,
-    escape: escapeScore({ sites: probed, images: seen.images, nonFiniteOutputs, firstNonFinite }),
+    escape: escapeScore({
+      sites: probed,
+      images: seen.images,
+      nonFiniteOutputs,
+      firstNonFinite,
+      hidden: skipped.length,
+    }),
   };
 }
 

@@ -6,7 +6,7 @@ import { constantOf, constantScalar } from '../graph/constants.ts';
 import type { Model, Node, Value } from '../graph/ir.ts';
 import type { Types } from '../graph/shapes.ts';
 import { FLOAT_TYPES } from '../graph/tensor.ts';
-import { topologicalOrder } from '../graph/walk.ts';
+import { allBodies, topologicalOrder } from '../graph/walk.ts';
 import { findActivations, withUniqueNames } from '../passes/activation-sites.ts';
 import { scalarFunction } from '../passes/expression.ts';
 import { type Skip, siteName } from '../passes/pass.ts';
@@ -36,7 +36,7 @@ export function nonlinearSites(model: Model, types: Types): { sites: NonlinearSi
   for (const site of findActivations(model, types).sites) {
     const at = order.get(site.node);
     if (at === undefined || site.node.body !== model.graph) {
-      skipped.push({ site: site.name, reason: 'inside a function or a nested graph, whose values are not visible' });
+      skipped.push({ site: site.name, reason: HIDDEN });
       continue;
     }
     if (constantOf(model, site.input)) continue;
@@ -65,8 +65,30 @@ export function nonlinearSites(model: Model, types: Types): { sites: NonlinearSi
       site: { name: siteName(node), label: power.label, kind: 'polynomial', input: power.input, output, f },
     });
   }
+  for (const site of hiddenPolynomials(model, types)) skipped.push({ site, reason: HIDDEN });
   found.sort((a, b) => a.at - b.at);
   return { sites: withUniqueNames(found.map(({ site }) => site)), skipped };
+}
+
+const HIDDEN = 'inside a function or a nested graph, whose values are not visible';
+
+/** Polynomials and powers in functions and nested graphs, by name. */
+function hiddenPolynomials(model: Model, types: Types): Set<string> {
+  const names = new Set<string>();
+  for (const body of allBodies(model)) {
+    if (body === model.graph) continue;
+    for (const node of body.nodes) {
+      const name = emittedName(node) ?? (powerOf(model, types, node) ? siteName(node) : undefined);
+      if (name !== undefined) names.add(name);
+    }
+  }
+  return names;
+}
+
+/** The site whose polynomial a node is part of, as `rewrite` names them: SITE/poly/mul, SITE/poly/add_1, … */
+function emittedName(node: Node): string | undefined {
+  if (node.domain !== '' || (node.op !== 'Mul' && node.op !== 'Add')) return undefined;
+  return /^(.+)\/poly\/(?:mul|add)(?:_\d+)?$/s.exec(node.name)?.[1];
 }
 
 interface EmittedPolynomial {
@@ -77,12 +99,12 @@ interface EmittedPolynomial {
   readonly output: Value;
 }
 
-/** The polynomials that `rewrite` emitted, known by the names of their nodes: SITE/poly/mul, SITE/poly/add_1, … */
+/** The polynomials that `rewrite` emitted in the main graph, known by the names of their nodes. */
 function emittedPolynomials(model: Model): EmittedPolynomial[] {
   const groups = new Map<string, Node[]>();
   for (const node of model.graph.nodes) {
-    const name = /^(.+)\/poly\/(?:mul|add)(?:_\d+)?$/s.exec(node.name)?.[1];
-    if (name === undefined || node.domain !== '' || (node.op !== 'Mul' && node.op !== 'Add')) continue;
+    const name = emittedName(node);
+    if (name === undefined) continue;
     const group = groups.get(name);
     if (group) group.push(node);
     else groups.set(name, [node]);

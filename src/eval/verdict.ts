@@ -17,16 +17,19 @@ interface Seen {
   readonly images: number;
   readonly nonFiniteOutputs: number;
   readonly firstNonFinite: FirstNonFinite | null;
+  /** Nonlinear layers whose values can't be read. */
+  readonly hidden: number;
 }
 
 /** Products above this call for a warning: a 1 % excess of variance then grows to more than 10 %. */
 const HIGH_GAIN = 10;
 
-export function escapeScore({ sites, images, nonFiniteOutputs, firstNonFinite }: Seen): EscapeScore {
+export function escapeScore({ sites, images, nonFiniteOutputs, firstNonFinite, hidden }: Seen): EscapeScore {
   const gains = sites.flatMap(({ gain }) => (gain === null ? [] : [gain]));
   const gain = gains.length === 0 ? null : gains.reduce((product, one) => product * one, 1);
   const excess = largestExcess(sites);
-  const polynomial = sites.some(({ kind }) => kind === 'polynomial');
+  const unseen = hidden > 0 ? `; ${hidden} layers inside functions or nested graphs were not watched` : '';
+  const polynomial = hidden > 0 || sites.some(({ kind }) => kind === 'polynomial');
   const percent = (share: number) => `${Number((100 * share).toPrecision(3))} %`;
   const score = (level: EscapeScore['level'], verdict: string): EscapeScore => ({ gain, excess, level, verdict });
   const product = gain === null ? '' : `; the gains multiply to ${gain.toPrecision(3)} over ${gains.length} layers`;
@@ -51,7 +54,10 @@ export function escapeScore({ sites, images, nonFiniteOutputs, firstNonFinite }:
       'warning',
       `nothing escapes on these inputs, but a 1 % excess of variance would grow to ${grown > 1e3 ? 'no end' : percent(grown)}${product}`,
     );
-  return score('good', `nothing escapes${product}`);
+  return score(
+    hidden > 0 ? 'warning' : 'good',
+    `nothing escapes${hidden > 0 ? ' where it can be seen' : ''}${product}${unseen}`,
+  );
 }
 
 function origin(first: FirstNonFinite | null): string {

@@ -133,7 +133,7 @@ describe.skipIf(sharedDataMissing)('the real files', () => {
 
   it('give the same rows from an archive', async () => {
     const folder = path.join(sharedData('cifar10'), 'cifar10');
-    const bytes = readFileSync(path.join(folder, 'test_batch.bin')).subarray(0, 3073 * 500);
+    const bytes = readFileSync(path.join(folder, 'test_batch.bin')).subarray(0, 3073 * 100);
     const loose = await readAll(await openCifar10(save('test_batch.bin', bytes), {}));
     const archive = await tar(at('cifar-10-binary.tar.gz'), [
       ['cifar-10-batches-bin/', ''],
@@ -148,7 +148,7 @@ describe('rows', () => {
     for (const [i, bytes] of TRAIN.entries()) save(`data_batch_${i + 1}.bin`, bytes);
     save('batches.meta.txt', NAMES.replaceAll('\n', '\r\n'));
     const dataset = await openCifar10(root, { split: 'train' });
-    expect(dataset).toMatchObject({ length: 10, classNames: NAMES.trim().split('\n') });
+    expect(dataset).toMatchObject({ length: 11, classNames: NAMES.trim().split('\n') });
     await expectSelections(dataset, expectedRows(Buffer.concat(TRAIN), 1));
     await expectCloses(dataset, base);
   });

@@ -268,7 +268,7 @@ describe('what does not fit', () => {
     [
       'the channels',
       { dataset: image, shape: ['N', 1, 32, 32] },
-      'takes [N,1,32,32], but the rows of cifar10 are [N,3,32,32]: choose a data set with rows of that shape, or bring them there with --resize HxW',
+      'takes [N,1,32,32], but the rows of cifar10 are [N,3,32,32]: choose data with as many channels',
     ],
     [
       'the length of a vector',

@@ -98,6 +98,12 @@ function corpus(): { name: string; bytes: Buffer }[] {
   return files.filter(({ bytes }) => bytes.length > 0);
 }
 
+/** Milliseconds that this process has computed: other work on the machine does not count. */
+const cpuTime = () => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+};
+
 describe('damaged files', () => {
   test(`${MUTATIONS} mutations are read and written, or refused in words`, { timeout: 60_000 }, () => {
     const rng = makeRng(20_260_101);
@@ -110,14 +116,14 @@ describe('damaged files', () => {
       const [kind, mutate] = pick(rng, kinds);
       const mutated = mutate(bytes, rng, pick(rng, files).bytes);
       const what = `mutation ${i} (${kind}) of ${name}`;
-      const start = performance.now();
+      const start = cpuTime();
       let accepted = false;
       try {
         accepted = exercise(mutated);
       } catch (cause) {
         throw new Error(`${what}: ${(cause as Error).stack}`, { cause });
       }
-      const ms = performance.now() - start;
+      const ms = cpuTime() - start;
       if (ms > longest.ms) longest = { ms, what };
       if (accepted) taken.set(kind, (taken.get(kind) ?? 0) + 1);
       expect(process.memoryUsage().arrayBuffers, what).toBeLessThan(MEMORY);
@@ -143,9 +149,9 @@ describe('hostile files', () => {
       Buffer.concat([...inputs.map((x) => field(1, x)), ...outputs.map((x) => field(2, x)), field(4, op), ...rest]),
     );
   const timed = (bytes: Buffer) => {
-    const start = performance.now();
+    const start = cpuTime();
     const accepted = exercise(bytes);
-    expect(performance.now() - start).toBeLessThan(5_000);
+    expect(cpuTime() - start).toBeLessThan(5_000);
     return accepted;
   };
 
