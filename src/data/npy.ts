@@ -68,7 +68,7 @@ export async function openNpy(where: string, size: number, bytes: () => Bytes): 
   const [, order = '', dtype = ''] = /^([<>|=]?)(\w+)$/.exec(descr) ?? [];
   if (dtype === 'O')
     throw refuse('holds Python objects (pickled), not numbers; save an array made by np.stack or with dtype=…');
-  const decode = DECODE[dtype];
+  const decode = Object.hasOwn(DECODE, dtype) ? DECODE[dtype] : undefined;
   if (!decode) throw refuse(`has the dtype '${descr}'; known are ${Object.keys(DECODE).join(', ')} (use astype)`);
   const itemSize = Number(dtype.slice(1));
   const shape = dims

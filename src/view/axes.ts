@@ -73,7 +73,7 @@ const LINEAR_REACH = 30;
 export function signedAxis(low: number, high: number, typical: number, count: number): Axis {
   const largest = Math.max(Math.abs(low), Math.abs(high));
   if (!(typical > 0) || largest <= LINEAR_REACH * typical) {
-    const axis = linearAxis(low, high, count);
+    const axis = linearAxis(low, high, 1.5 * count); // its ends, which are cut, have ticks too
     return high > low ? cut(axis, low, high) : axis;
   }
   const unit = 10 ** Math.ceil(Math.log10(typical));

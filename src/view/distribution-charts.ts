@@ -47,7 +47,7 @@ export function histogramChart({ edges, counts }: HistogramData, options: Histog
         { mark: { type: 'rule' as const, color: RED, strokeDash: [5, 3], strokeWidth: 1.5, aria: false } },
         {
           mark: { type: 'text' as const, align, baseline: 'bottom' as const, color: RED, fontSize: 11, aria: false },
-          encoding: { y: { value: -2 }, text: { field: 'text', type: 'nominal' as const } },
+          encoding: { y: { value: -6 }, text: { field: 'text', type: 'nominal' as const } },
         },
       ],
     });

@@ -191,7 +191,7 @@ thead th { color: var(--faint); font-weight: 600; }
 tbody th { font-weight: normal; }
 th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; }
 footer { padding-bottom: 32px; color: var(--faint); font-size: 13px; }
-@media screen and (max-width: 720px) {
+@media screen and (max-width: 840px) {
   main, footer { padding: 0 12px; }
   section { padding: 14px 12px; }
   figure { padding: 8px 4px; }

@@ -45,17 +45,19 @@ export interface FrameOptions {
 export function frame({ width, height, x, y, legend = [], overhang = 0 }: FrameOptions) {
   const angle = ((x.labelAngle ?? 0) * Math.PI) / 180;
   const longest = widest(x.axis);
-  const left = MARGIN + 8 + Math.max(widest(y.axis), angle === 0 ? 0 : Math.cos(angle) * longest - 20);
-  const right =
-    MARGIN + Math.max(overhang, angle === 0 ? textWidth(x.axis.ticks.at(-1)?.label ?? '', LABEL_SIZE) / 2 : 0);
+  const lastLabel = textWidth(x.axis.ticks.at(-1)?.label ?? '', LABEL_SIZE);
+  // Slanted labels end below their ticks, so they reach out on the left.
+  const [leftReach, rightReach] = angle === 0 ? [0, lastLabel / 2] : [Math.cos(angle) * longest - 20, 0];
+  const left = Math.ceil(MARGIN + 8 + Math.max(widest(y.axis), leftReach));
+  const right = Math.ceil(MARGIN + Math.max(overhang, rightReach));
   const labels = 10 + Math.abs(Math.sin(angle)) * longest + Math.abs(Math.cos(angle)) * LABEL_SIZE;
   const columns = legendColumns(legend, width - 2 * MARGIN);
   const key = columns > 0 ? Math.ceil(legend.length / columns) * ROW + 6 : 0;
-  const top = MARGIN + 6 + key + (y.title === null ? 0 : 5 + ROW);
+  const top = MARGIN + 6 + key + (y.title === null ? 0 : 9 + ROW);
   const ticks = { x: x.axis.ticks, y: y.axis.ticks };
   return {
     layout: {
-      width: Math.round(width - left - right),
+      width: width - left - right,
       height,
       autosize: 'none' as const,
       padding: { left, right, top, bottom: MARGIN + labels + (x.title === null ? 0 : ROW) },
@@ -71,7 +73,7 @@ export function frame({ width, height, x, y, legend = [], overhang = 0 }: FrameO
     // Upright above the axis, where it takes no width.
     y: channel('y', y, {
       titleX: MARGIN - left,
-      titleY: -15,
+      titleY: -19,
       titleAngle: 0,
       titleAlign: 'left' as const,
       titleBaseline: 'bottom' as const,

@@ -77,14 +77,14 @@ function tidy(svg: string, idPrefix: string, description: string): string {
     return ids.get(id) as string;
   };
   return svg.replace(/<[^>]*>/g, (tag) => {
-    const title = /^<path .*aria-label="([^"]*)".*\/>$/s.exec(tag)?.[1];
+    const [, mark, title] = /^<(path|line|rect) .*aria-label="([^"]*)".*\/>$/s.exec(tag) ?? [];
     const bare = tag
       .replace(/ (?:aria-[a-z]+|role|class|pointer-events|xmlns:xlink|version)="[^"]*"/g, '')
       .replace(/ id="([^"]*)"/g, (_, id) => ` id="${own(id)}"`)
       .replace(/ (?:d|transform)="[^"]*"/g, shortNumbers)
       .replace(/="url\(#([^)]*)\)"/g, (_, id) => `="url(#${own(id)})"`);
     if (tag.startsWith('<svg ')) return bare.replace('<svg', `<svg role="img" aria-label="${escapeText(description)}"`);
-    return title ? `${bare.slice(0, -2)}><title>${title}</title></path>` : bare;
+    return title ? `${bare.slice(0, -2)}><title>${title}</title></${mark}>` : bare;
   });
 }
 

@@ -1,7 +1,17 @@
 /** The real data sets beside the checkout, unpacked once for all test processes. */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir, userInfo } from 'node:os';
 import path from 'node:path';
 import { REPOSITORY, SHARED } from './shared.ts';
@@ -43,9 +53,17 @@ function expectedFiles(set: SharedSet): Map<string, number | null> {
   return files;
 }
 
-/** Each process unpacks into a folder of its own; the first one to finish moves it into place. */
+/** Into a folder of this process, which is then moved into place; others that want the same wait for it. */
 function unpack(folder: string, set: SharedSet): void {
   mkdirSync(folder, { recursive: true });
+  const lock = path.join(folder, `.${set}.lock`);
+  const locked = takeLock(lock);
+  if (!locked) {
+    while (!isComplete(folder, set) && holderLives(lock))
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+    if (isComplete(folder, set)) return;
+  }
+  // The lock only saves work: whoever finds an old one goes on without it.
   const own = mkdtempSync(path.join(folder, '.unpacking-'));
   try {
     execFileSync(process.execPath, [SCRIPT, own, set], { cwd: REPOSITORY, stdio: ['ignore', 'ignore', 'inherit'] });
@@ -57,5 +75,26 @@ function unpack(folder: string, set: SharedSet): void {
     if (!isComplete(folder, set)) throw error;
   } finally {
     rmSync(own, { recursive: true, force: true });
+    rmSync(lock, { force: true });
+  }
+}
+
+function takeLock(lock: string): boolean {
+  try {
+    writeFileSync(lock, String(process.pid), { flag: 'wx' });
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+function holderLives(lock: string): boolean {
+  try {
+    const pid = Number(readFileSync(lock, 'utf8'));
+    if (pid > 0) process.kill(pid, 0); // no signal: only asks; nothing is written yet where there is no number
+    return true;
+  } catch {
+    return false;
   }
 }
