@@ -44,7 +44,8 @@ const failed100 = async (source = root, options: DatasetOptions = {}) =>
 /** Entries in the order given; names that end with / are folders. */
 async function tar(file: string, entries: readonly (readonly [string, Uint8Array | string])[], gzip = true) {
   const archive = pack();
-  const written = pipeline(archive, ...(gzip ? [createGzip({ level: 1 })] : []), createWriteStream(file));
+  const target = createWriteStream(file);
+  const written = gzip ? pipeline(archive, createGzip({ level: 1 }), target) : pipeline(archive, target);
   for (const [name, bytes] of entries)
     if (name.endsWith('/')) archive.entry({ name, type: 'directory' });
     else archive.entry({ name }, Buffer.from(bytes));

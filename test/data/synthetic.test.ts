@@ -64,7 +64,7 @@ describe('the task', async () => {
   };
   const power = (values: Float32Array) => values.reduce((sum, value) => sum + value * value, 0);
   type Rows = Awaited<ReturnType<typeof scaled>>;
-  const TEST = await scaled(600, 'test');
+  const TEST = await scaled(500, 'test');
 
   /** The accuracy on `test` of a linear model that stochastic least squares (normalised LMS) trained. */
   function linearAccuracy(train: Rows, test: Rows, epochs: number): number {
@@ -100,10 +100,10 @@ describe('the task', async () => {
 
   it('is easy with a layer of convolutions, ReLU and pooling before it', async () => {
     const WINDOW = 7;
-    const train = await scaled(1500, 'train');
+    const train = await scaled(1000, 'train');
     const rng = makeRng(3);
     // Filters are patches of images without their mean; of eight the one with the most contrast.
-    const filters = Array.from({ length: 24 }, () => {
+    const filters = Array.from({ length: 16 }, () => {
       const patches = Array.from({ length: 8 }, () => {
         const { row } = train[rng.int(train.length)] as Rows[number];
         const corner = rng.int(SIDE - WINDOW) * SIDE + rng.int(SIDE - WINDOW);
@@ -139,6 +139,6 @@ describe('the task', async () => {
       const norm = Math.hypot(...pooled);
       return { row: Float32Array.from(pooled, (value) => value / norm), label };
     };
-    expect(linearAccuracy(train.map(features), TEST.map(features), 40)).toBeGreaterThan(0.55); // 0.76; a trained network reaches more
+    expect(linearAccuracy(train.map(features), TEST.map(features), 40)).toBeGreaterThan(0.55); // 0.73; a trained network reaches more
   });
 });

