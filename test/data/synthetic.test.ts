@@ -121,7 +121,7 @@ describe('the task', async () => {
       return patch;
     }
     const features = ({ row, label }: Rows[number]): Rows[number] => {
-      const patches = [];
+      const patches: Float32Array[] = [];
       for (let y = 0; y <= SIDE - WINDOW; y += 2)
         for (let x = 0; x <= SIDE - WINDOW; x += 2) patches.push(patchAt(row, y * SIDE + x));
       const pooled = filters.flatMap((filter) => {
