@@ -22,7 +22,7 @@ import { type PreprocessingText, preprocessingText } from './preprocessing.ts';
 import { chooseDevice, openSession } from './session.ts';
 import { nonlinearSites } from './sites.ts';
 import { finishRunning, finiteBins, startRunning, type ValueStatistics } from './statistics.ts';
-import { type ExtremeTaps, runFull, runLight, tapExtremes, tapValues, type Watched } from './taps.ts';
+import { completeOutputs, type ExtremeTaps, runFull, runLight, tapExtremes, tapValues, type Watched } from './taps.ts';
 import { type EscapeScore, escapeScore } from './verdict.ts';
 
 export interface ProbeOptions extends RunOptions {
@@ -151,6 +151,7 @@ async function probeFeed(feed: Feed, device: Device, options: ProbeOptions): Pro
     await full.session.release();
     await light?.session.release();
   }
+  completeOutputs(watched);
   const probed = watched.map((one) => finishSite(one, seen.images));
   const firstNonFinite = offender && (await locateNonFinite(model, types, offender.batch, sites, open));
   const { nonFiniteOutputs } = seen;

@@ -156,7 +156,7 @@ export async function runFull(
       addValues(one.input, x, batchBlocks(array.dims, batch), { sample, range: one.range, bad });
       const f = derivation(site);
       const result = results.get(site.output.name);
-      if (f) addValues(one.output, x.map(f), batchBlocks(array.dims, batch), { sample, range: null, bad });
+      if (f) addValues(one.output, applied(f, x), batchBlocks(array.dims, batch), { sample, range: null, bad });
       else if (result) {
         const y = asFloats(floats, site.output.name, result);
         addValues(one.output, y, batchBlocks(result.dims, batch), { sample, range: null, bad });
@@ -180,6 +180,33 @@ function batchBlocks(dims: readonly number[], { rows, count }: FeedBatch): Block
   return Number.isInteger(each) && each > 0
     ? blocksOf(dims, count * each, each)
     : blocksOf(dims, lead, Math.max(lead, 1));
+}
+
+let scratch = new Float32Array(0);
+/** f of all values, in memory that the next call takes again. (The arrays' own `map` takes ten times as long.) */
+function applied(f: (x: number) => number, values: Float32Array): Float32Array {
+  if (scratch.length < values.length) scratch = new Float32Array(values.length);
+  for (let i = 0; i < values.length; i++) scratch[i] = f(values[i] as number);
+  return scratch.subarray(0, values.length);
+}
+
+/**
+ * Extremes of outputs that are computed here: where only extremes were taken in, they follow from those of the inputs.
+ * To be called at the end.
+ */
+export function completeOutputs(watched: readonly Watched[]): void {
+  for (const { site, input, output } of watched) {
+    const f = derivation(site);
+    if (!f) continue;
+    const channels = input.channelMin.length;
+    // A channel without any finite value has none after f either.
+    const image = (extremes: Float64Array) => Float32Array.from(extremes, (x) => (Number.isFinite(x) ? f(x) : x));
+    addExtremes(
+      output,
+      { min: image(input.channelMin), max: image(input.channelMax), rows: 1, channels, each: 1 },
+      null,
+    );
+  }
 }
 
 /** Values as float32; those beyond its range count as infinite. */
@@ -292,9 +319,7 @@ export async function runLight(
   for (const { site, range, input, output } of watched) {
     const before = extremesOf(site.input);
     addExtremes(input, before, range);
-    const f = derivation(site);
-    const after = f ? { ...before, min: before.min.map(f), max: before.max.map(f) } : extremesOf(site.output);
-    addExtremes(output, after, null);
+    if (!derivation(site)) addExtremes(output, extremesOf(site.output), null);
   }
   return badRows(outputs, results, batch);
 }
