@@ -23,6 +23,8 @@ interface Seen {
 
 /** Products above this call for a warning: a 1 % excess of variance then grows to more than 10 %. */
 const HIGH_GAIN = 10;
+/** No layer of a network that still works has activations beyond this. */
+const HUGE = 1e6;
 
 export function escapeScore({ sites, images, nonFiniteOutputs, firstNonFinite, hidden }: Seen): EscapeScore {
   const gains = sites.flatMap(({ gain }) => (gain === null ? [] : [gain]));
@@ -48,6 +50,12 @@ export function escapeScore({ sites, images, nonFiniteOutputs, firstNonFinite, h
     );
   }
   if (!polynomial) return score('good', `no polynomial layers: nothing can escape${product}`);
+  const peak = largestOutput(sites);
+  if (peak && peak.value > HUGE)
+    return score(
+      'warning',
+      `all values are finite, but they reach ${peak.value.toPrecision(3)} at ${peak.site}${product}${unseen}`,
+    );
   const grown = gain === null ? null : 1.01 ** gain - 1;
   if (gain !== null && grown !== null && gain > HIGH_GAIN)
     return score(
@@ -65,6 +73,15 @@ function origin(first: FirstNonFinite | null): string {
   const { node, op, kind, site } = first;
   const where = node === null ? 'in the data' : `at ${op} '${node}'${site && site !== node ? ` (layer ${site})` : ''}`;
   return `, ${kind} first ${where}`;
+}
+
+function largestOutput(sites: readonly ProbedSite[]): { site: string; value: number } | null {
+  let peak: { site: string; value: number } | null = null;
+  for (const { name, output } of sites) {
+    const value = Math.max(-(output.min ?? 0), output.max ?? 0);
+    if (!peak || value > peak.value) peak = { site: name, value };
+  }
+  return peak;
 }
 
 function largestExcess(sites: readonly ProbedSite[]): EscapeScore['excess'] {
