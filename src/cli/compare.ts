@@ -19,7 +19,7 @@ export function compareCommand(program: Command, streams: Streams, signal: Abort
     .command('compare')
     .summary('how far apart two models are, layer by layer')
     .description(
-      'Runs two models on the same inputs and compares their outputs and all intermediate values that have the same name\nin both.',
+      'Runs two models on the same inputs and compares their outputs and all intermediate values that have the same name in both.',
     )
     .argument('<first>', 'ONNX file')
     .argument('<second>', 'ONNX file');

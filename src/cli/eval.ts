@@ -18,7 +18,7 @@ export function evalCommand(program: Command, streams: Streams, signal: AbortSig
     .command('eval')
     .summary('accuracy of models on a data set')
     .description(
-      'Counts how many inputs each model classifies right. An input with a logit that is NaN or infinite counts as wrong;\nthe accuracy over the other inputs stands in parentheses.',
+      'Counts how many inputs each model classifies right. An input with a logit that is NaN or infinite counts as wrong; the accuracy over the other inputs stands in parentheses.',
     )
     .argument('<models...>', 'ONNX files');
   addRunOptions(command)

@@ -7,7 +7,7 @@ export function inspectCommand(program: Command, streams: Streams): void {
     .command('inspect')
     .summary('what is in a model, or in several side by side')
     .description(
-      'Shows operators, inputs and outputs, activation sites with their shapes, parameters, multiply-accumulates (MACs)\nand multiplicative depth; several models in one table.',
+      'Shows operators, inputs and outputs, activation sites with their shapes, parameters, multiply-accumulates (MACs) and multiplicative depth; several models in one table.',
     )
     .argument('<models...>', 'ONNX files')
     .action((files: string[], flags: CommonOptions) => {

@@ -35,7 +35,7 @@ export function probeCommand(program: Command, streams: Streams, signal: AbortSi
     .command('probe')
     .summary('where activations escape: statistics of every nonlinear layer')
     .description(
-      'Runs data through models and shows, for the input and output of every nonlinear layer, extremes, moments, quantiles,\nNaN and infinities, and which inputs leave the range that a polynomial was made for. Several models are overlaid.',
+      'Runs data through models and shows, for the input and output of every nonlinear layer, extremes, moments, quantiles, NaN and infinities, and which inputs leave the range that a polynomial was made for. Several models are overlaid.',
     )
     .argument('<models...>', 'ONNX files');
   addRunOptions(command)

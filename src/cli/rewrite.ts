@@ -36,7 +36,7 @@ export function rewriteCommand(program: Command, streams: Streams, signal: Abort
     .command('rewrite')
     .summary('replace activations by polynomials, and other rewrites')
     .description(
-      'Replaces the activations of an ONNX model by polynomials and writes MODEL.poly.onnx beside it. Other rewrites run\nbefore that with --passes (see `sisyphus passes`).',
+      'Replaces the activations of an ONNX model by polynomials and writes MODEL.poly.onnx beside it. Other rewrites run before that with --passes (see `sisyphus passes`).',
     )
     .argument('<model>', 'ONNX file')
     .option(

@@ -1,7 +1,7 @@
 /** The options that every command which runs models on data has, and what they mean to the library. */
 import { type Command, Option } from 'commander';
-import type { RunOptions } from '../eval/accuracy.ts';
 import { LAYOUTS } from '../eval/input.ts';
+import type { RunOptions } from '../eval/run.ts';
 import { LOG_LEVELS, type LogLevel } from '../eval/session.ts';
 import type { OnProgress } from '../progress.ts';
 import { wholeNumber } from './options.ts';

@@ -5,20 +5,12 @@
  */
 import { didYouMean, SisyphusError } from '../errors.ts';
 import { readModel } from '../graph/read.ts';
-import { serialize, writeModel } from '../graph/write.ts';
+import { writeModel } from '../graph/write.ts';
 import { type Device, formatDevice, parseDevice } from './device.ts';
-import { type DataOptions, type Feed, type FeedBatch, openFeed } from './feed.ts';
+import { type Feed, type FeedBatch, openFeed } from './feed.ts';
 import { type PreprocessingText, preprocessingText, recordPreprocessing } from './preprocessing.ts';
-import { arrayNumbers, chooseDevice, type LogLevel, type NdArray, openSession, type Session } from './session.ts';
-
-export interface RunOptions extends DataOptions {
-  /** auto | cpu | cuda[:n] | webgpu. Default: cpu. */
-  readonly device?: string;
-  readonly threads?: number;
-  readonly logLevel?: LogLevel;
-  /** After an interruption give what there is, marked as such, instead of failing. */
-  readonly partial?: boolean;
-}
+import { endsEarly, openModel, type RunOptions, untilAborted } from './run.ts';
+import { arrayNumbers, chooseDevice, type NdArray, type Session } from './session.ts';
 
 export interface EvalOptions extends RunOptions {
   /** The output that holds the logits. Default: the first one with a number for each class. */
@@ -73,36 +65,11 @@ export async function evaluate(files: readonly string[], options: EvalOptions): 
   return { models, device: { name: formatDevice(device), why } };
 }
 
-/** One model after the other; after an interruption, with `partial`, those that there is something of. */
-export async function untilAborted<T>(
-  files: readonly string[],
-  { partial = false, signal }: Pick<RunOptions, 'partial' | 'signal'>,
-  run: (path: string) => Promise<T>,
-): Promise<T[]> {
-  const done: T[] = [];
-  for (const path of files) {
-    const enough = partial && done.length > 0;
-    if (enough && signal?.aborted) break;
-    try {
-      done.push(await run(path));
-    } catch (error) {
-      if (!(enough && error instanceof SisyphusError && error.code === 'aborted')) throw error;
-      break;
-    }
-  }
-  return done;
-}
-
 async function evaluateOne(path: string, device: Device, options: EvalOptions): Promise<EvaluatedModel> {
   const model = readModel(path);
   const feed = await openFeed(model, path, options);
   refuseUnknownOutput(feed, options.logits);
-  const session = await openSession(serialize(feed.model, { inline: true }), {
-    name: path,
-    device,
-    ...(options.threads !== undefined && { threads: options.threads }),
-    ...(options.logLevel && { logLevel: options.logLevel }),
-  });
+  const session = await openModel(feed.model, path, device, options);
   try {
     const result = await accuracy(session, feed, options);
     if (options.savePreprocessing && !result.partial) {
@@ -149,8 +116,7 @@ export async function accuracy(
       options.onProgress?.({ task: feed.where, done: count.images, total: feed.count, unit: 'images' });
     }
   } catch (error) {
-    if (!(options.partial && error instanceof SisyphusError && error.code === 'aborted' && count.images > 0))
-      throw error;
+    if (!endsEarly(error, options, count.images)) throw error;
     partial = true;
   }
   const seconds = (performance.now() - start) / 1000;

@@ -1,14 +1,12 @@
 /** `sisyphus compare`: how far apart two models are on the same inputs, at their outputs and layer by layer. */
-import type { Dataset } from '../data/dataset.ts';
 import { SisyphusError } from '../errors.ts';
 import type { Value } from '../graph/ir.ts';
 import { readModel } from '../graph/read.ts';
 import { inferTypes, type Types } from '../graph/shapes.ts';
-import { serialize } from '../graph/write.ts';
-import type { RunOptions } from './accuracy.ts';
 import { formatDevice, parseDevice } from './device.ts';
 import { type Feed, type FeedBatch, openFeed, samplePlan } from './feed.ts';
-import { arrayNumbers, chooseDevice, type NdArray, openSession, type Session } from './session.ts';
+import { endsEarly, openModel, type RunOptions } from './run.ts';
+import { arrayNumbers, chooseDevice, type NdArray, type Session } from './session.ts';
 import { byMemory, observable, valueBytes, withOutputs } from './taps.ts';
 
 export interface CompareOptions extends RunOptions {
@@ -80,12 +78,7 @@ export async function compare(first: string, second: string, options: CompareOpt
   const open = (feed: Feed, which: 0 | 1) => {
     const { model, where } = feed;
     const values = pairs.map((pair) => pair.values[which]);
-    return openSession(serialize(withOutputs(model, inferTypes(model), values), { inline: true }), {
-      name: where,
-      device,
-      ...(options.threads !== undefined && { threads: options.threads }),
-      ...(options.logLevel && { logLevel: options.logLevel }),
-    });
+    return openModel(withOutputs(model, inferTypes(model), values), where, device, options);
   };
   const types = inferTypes(a.model);
   const sessionA = await open(a, 0);
@@ -110,8 +103,7 @@ export async function compare(first: string, second: string, options: CompareOpt
       options.onProgress?.({ task: `${first} and ${second}`, done: outputs.images, total: a.count, unit: 'images' });
     }
   } catch (error) {
-    const stopped = error instanceof SisyphusError && error.code === 'aborted';
-    if (!options.partial || !stopped || outputs.images === 0) throw error;
+    if (!endsEarly(error, options, outputs.images)) throw error;
     partial = true;
   } finally {
     await other.return(undefined);
@@ -213,7 +205,6 @@ interface Outputs {
   readonly names: [string, string];
   readonly sums: Sums;
   readonly nonFinite: [number, number];
-  readonly classes: Dataset['classes'];
   images: number;
   agreeing: number;
   nonFiniteInBoth: number;
@@ -224,13 +215,11 @@ function startOutputs(a: Feed, b: Feed): Outputs {
   const names = (feed: Feed) => feed.model.graph.outputs.map(({ value }) => value.name);
   const [inA, inB] = [names(a), names(b)];
   const common = inA.find((name) => inB.includes(name));
-  const { classes } = a.dataset;
   const sums = startSums();
   return {
     names: [common ?? inA[0] ?? '', common ?? inB[0] ?? ''],
     sums,
     nonFinite: [0, 0],
-    classes,
     images: 0,
     agreeing: 0,
     nonFiniteInBoth: 0,

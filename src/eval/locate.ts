@@ -2,7 +2,6 @@
 import type { Model, Node, Value } from '../graph/ir.ts';
 import type { Types } from '../graph/shapes.ts';
 import { topologicalOrder } from '../graph/walk.ts';
-import { serialize } from '../graph/write.ts';
 import { siteName } from '../passes/pass.ts';
 import type { FeedBatch } from './feed.ts';
 import { PREPROCESSING_PREFIX } from './input.ts';
@@ -29,7 +28,7 @@ export async function locateNonFinite(
   types: Types,
   batch: FeedBatch,
   sites: readonly NonlinearSite[],
-  open: (model: Uint8Array) => Promise<Session>,
+  open: (model: Model) => Promise<Session>,
 ): Promise<FirstNonFinite | null> {
   for (const [name, array] of batch.feeds) {
     const kind = nonFiniteKind(array);
@@ -42,7 +41,7 @@ export async function locateNonFinite(
     types,
     candidates.map(({ value }) => value),
   );
-  const session = await open(serialize(copy, { inline: true }));
+  const session = await open(copy);
   try {
     for (const group of byMemory(candidates, ({ value }) => valueBytes(types, value, batch.rows))) {
       const results = await session.run(

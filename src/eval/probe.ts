@@ -7,19 +7,19 @@
  * each layer to the minimum, maximum and sum of each row and channel; where a sum is not finite, and for the sample, the
  * same batch runs again with the values themselves as outputs.
  */
-import { SisyphusError } from '../errors.ts';
+import type { Model } from '../graph/ir.ts';
 import { readModel } from '../graph/read.ts';
 import { inferTypes } from '../graph/shapes.ts';
 import type { Skip } from '../passes/pass.ts';
 import { rangesOf } from '../passes/ranges.ts';
 import type { ActivationKind } from '../poly/activations.ts';
-import { type RunOptions, untilAborted } from './accuracy.ts';
 import { type Device, formatDevice, parseDevice } from './device.ts';
 import { type Feed, type FeedBatch, openFeed, samplePlan } from './feed.ts';
 import { gainOf } from './gain.ts';
 import { type FirstNonFinite, locateNonFinite } from './locate.ts';
 import { type PreprocessingText, preprocessingText } from './preprocessing.ts';
-import { chooseDevice, openSession } from './session.ts';
+import { endsEarly, openModel, type RunOptions, untilAborted } from './run.ts';
+import { chooseDevice } from './session.ts';
 import { nonlinearSites } from './sites.ts';
 import { finishRunning, finiteBins, startRunning, type ValueStatistics } from './statistics.ts';
 import { completeOutputs, type ExtremeTaps, runFull, runLight, tapExtremes, tapValues, type Watched } from './taps.ts';
@@ -109,13 +109,7 @@ async function probeFeed(feed: Feed, device: Device, options: ProbeOptions): Pro
       nonFiniteInputs: 0,
     }),
   );
-  const open = (bytes: Uint8Array) =>
-    openSession(bytes, {
-      name: where,
-      device,
-      ...(options.threads !== undefined && { threads: options.threads }),
-      ...(options.logLevel && { logLevel: options.logLevel }),
-    });
+  const open = (tapped: Model) => openModel(tapped, where, device, options);
   const start = performance.now();
   const { isSampled, all } = samplePlan(feed, options.sample ?? DEFAULT_SAMPLE);
   const seen = { images: 0, sampled: 0, nonFiniteOutputs: 0 };
@@ -144,8 +138,7 @@ async function probeFeed(feed: Feed, device: Device, options: ProbeOptions): Pro
       options.onProgress?.({ task: where, done: seen.images, total: feed.count, unit: 'images' });
     }
   } catch (error) {
-    const stopped = error instanceof SisyphusError && error.code === 'aborted';
-    if (!options.partial || !stopped || seen.images === 0) throw error;
+    if (!endsEarly(error, options, seen.images)) throw error;
     partial = true;
   } finally {
     await full.session.release();

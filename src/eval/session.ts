@@ -41,11 +41,11 @@ export interface SessionOptions {
   /** Let onnxruntime rewrite the graph before it runs. Default true; false runs the nodes as they stand. */
   readonly optimize?: boolean;
   /** Threads for one operator. Default: onnxruntime's own choice, one for each physical core. */
-  readonly threads?: number;
+  readonly threads?: number | undefined;
   /** Default: the CPU. Operators that a graphics card has no code for run on the CPU. */
   readonly device?: Device;
   /** What onnxruntime itself writes to stderr. Default 'fatal': failures arrive as errors anyway. */
-  readonly logLevel?: LogLevel;
+  readonly logLevel?: LogLevel | undefined;
   /** What errors call the model. */
   readonly name?: string;
 }

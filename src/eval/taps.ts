@@ -7,7 +7,6 @@ import type { Model, Node, Value } from '../graph/ir.ts';
 import type { Types } from '../graph/shapes.ts';
 import { elementCount, FLOAT_TYPES, makeTensor } from '../graph/tensor.ts';
 import { opsetOf, readValues, topologicalOrder } from '../graph/walk.ts';
-import { serialize } from '../graph/write.ts';
 import type { FeedBatch } from './feed.ts';
 import { PREPROCESSING_PREFIX } from './input.ts';
 import { arrayNumbers, type NdArray, type Session } from './session.ts';
@@ -96,7 +95,7 @@ export function withOutputs(model: Model, types: Types, values: Iterable<Value>)
   return copy;
 }
 
-type Open = (model: Uint8Array) => Promise<Session>;
+type Open = (model: Model) => Promise<Session>;
 
 export interface ValueTaps {
   readonly session: Session;
@@ -118,7 +117,7 @@ export async function tapValues(
   const outputs = model.graph.outputs.map(({ value }) => value.name);
   const size = (one: Watched) => valuesOf([one]).reduce((sum, value) => sum + valueBytes(types, value, rows), 0);
   const groups = byMemory(watched, size);
-  return { session: await open(serialize(copy, { inline: true })), outputs, groups };
+  return { session: await open(copy), outputs, groups };
 }
 
 /** What a whole batch showed. */
@@ -274,7 +273,7 @@ export async function tapExtremes(
     }) as [string, string, string];
     reduced.set(value.name, [min, max, sum]);
   }
-  return { session: await open(serialize(copy, { inline: true })), outputs, reduced };
+  return { session: await open(copy), outputs, reduced };
 }
 
 /** Opsets at which the axes became an input. */

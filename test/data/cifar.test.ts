@@ -1,11 +1,10 @@
-import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createWriteStream, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { open as openFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createGzip, gzipSync } from 'node:zlib';
 import { pack } from 'tar-stream';
-import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { openCifar10, openCifar100 } from '../../src/data/cifar.ts';
 import type { DatasetOptions } from '../../src/data/dataset.ts';
 import { makeRng } from '../../src/rng.ts';
@@ -20,14 +19,12 @@ import {
   readAll,
   survey,
 } from '../support/datasets.ts';
+import { testFolder } from '../support/folder.ts';
 
-const base = mkdtempSync(path.join(tmpdir(), 'sisyphus cifar é: '));
-afterAll(() => rmSync(base, { recursive: true }));
+const { base, fresh } = testFolder('cifar');
 let root = '';
-let count = 0;
 beforeEach(() => {
-  root = path.join(base, `${count++}`);
-  mkdirSync(root);
+  root = fresh();
 });
 
 const at = (...names: string[]) => path.join(root, ...names);

@@ -1,20 +1,17 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { openIdx } from '../../src/data/idx.ts';
 import { makeRng } from '../../src/rng.ts';
 import { sharedData, sharedDataMissing } from '../support/data.ts';
 import { expectCloses, expectSelections, failure, failureOf, readAll, survey } from '../support/datasets.ts';
+import { testFolder } from '../support/folder.ts';
 
-const base = mkdtempSync(path.join(tmpdir(), 'sisyphus idx é: '));
-afterAll(() => rmSync(base, { recursive: true }));
+const { base, fresh } = testFolder('idx');
 let root = '';
-let count = 0;
 beforeEach(() => {
-  root = path.join(base, `${count++}`);
-  mkdirSync(root);
+  root = fresh();
 });
 
 const IMAGES = 't10k-images-idx3-ubyte';

@@ -1,20 +1,17 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import sharp from 'sharp';
-import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { Batch, BatchOptions, Dataset } from '../../src/data/dataset.ts';
 import { openImageFolder } from '../../src/data/image-folder.ts';
 import { resizeDataset } from '../../src/data/resize.ts';
 import { makeRng } from '../../src/rng.ts';
+import { testFolder } from '../support/folder.ts';
 
-const base = mkdtempSync(path.join(tmpdir(), 'sisyphus images é '));
-afterAll(() => rmSync(base, { recursive: true }));
+const { base, fresh } = testFolder('images');
 let root = '';
-let count = 0;
 beforeEach(() => {
-  root = path.join(base, `${count++}`);
-  mkdirSync(root);
+  root = fresh();
 });
 
 type Raw = { readonly width: number; readonly height: number; readonly channels: 1 | 2 | 3 | 4 };

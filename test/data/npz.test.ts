@@ -1,9 +1,8 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
 import { type Zippable, zipSync } from 'fflate';
-import { afterAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { DatasetOptions } from '../../src/data/dataset.ts';
 import { openNpz } from '../../src/data/npz.ts';
 import { float16ToNumber } from '../../src/graph/tensor.ts';
@@ -17,14 +16,12 @@ import {
   failureOf,
   readAll,
 } from '../support/datasets.ts';
+import { testFolder } from '../support/folder.ts';
 
-const base = mkdtempSync(path.join(tmpdir(), 'sisyphus npz é: '));
-afterAll(() => rmSync(base, { recursive: true }));
+const { base, fresh } = testFolder('npz');
 let root = '';
-let count = 0;
 beforeEach(() => {
-  root = path.join(base, `${count++}`);
-  mkdirSync(root);
+  root = fresh();
 });
 
 const at = (name: string) => path.join(root, name);
