@@ -7,6 +7,7 @@ import { inferTypes, type Types } from './graph/shapes.ts';
 import { verify } from './graph/verify.ts';
 import { findActivations } from './passes/activation-sites.ts';
 import type { Skip } from './passes/pass.ts';
+import { type PrivateInference, privateInference, totalElements } from './pi-cost.ts';
 import type { ActivationKind } from './poly/activations.ts';
 
 export interface ValueSummary {
@@ -36,6 +37,8 @@ export interface ModelSummary extends Cost {
   readonly refused: readonly Skip[];
   /** Elements that pass through activations for one input, where all shapes are known. */
   readonly activationElements: number | null;
+  /** What interactive protocols pay; what homomorphic schemes pay is in `depth` and `multiplications`. */
+  readonly privateInference: PrivateInference;
   /** What is wrong with the model; empty for a valid one. */
   readonly problems: readonly string[];
 }
@@ -77,7 +80,6 @@ export function summarize(model: Model): ModelSummary {
       calls: site.calls,
     };
   });
-  const elements = summaries.map((site) => site.elements && site.elements * site.calls);
   return {
     ...cost(model, types),
     irVersion: model.irVersion,
@@ -88,7 +90,8 @@ export function summarize(model: Model): ModelSummary {
     functions: model.functions.length,
     sites: summaries,
     refused,
-    activationElements: elements.every((count) => count !== null) ? elements.reduce((a, b) => a + b, 0) : null,
+    activationElements: totalElements(summaries),
+    privateInference: privateInference(summaries),
     problems,
   };
 }

@@ -2,29 +2,42 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { didYouMean, SisyphusError } from './errors.ts';
+import type { CalibrationOptions } from './eval/calibration.ts';
 import { checkEqual, type EqualityReport } from './eval/check.ts';
 import { cloneModel, setMetadata } from './graph/edit.ts';
 import type { Model } from './graph/ir.ts';
 import { fileError, readModel } from './graph/read.ts';
+import { inferTypes } from './graph/shapes.ts';
 import { isStripped } from './graph/tensor.ts';
 import { assertValid } from './graph/verify.ts';
 import { encodedSize, writeModel } from './graph/write.ts';
 import { type ModelSummary, summarize } from './inspect.ts';
+import { findActivations } from './passes/activation-sites.ts';
 import { SIMPLE_PASSES } from './passes/index.ts';
 import { insertAmm } from './passes/insert-amm.ts';
 import type { PassReport } from './passes/pass.ts';
+import type { PlanFile } from './passes/plan-file.ts';
 import { recordRanges } from './passes/ranges.ts';
-import { runReplaceActivation } from './passes/replace-activation.ts';
+import {
+  type ReplaceActivationOptions,
+  type ReplaceActivationReport,
+  runReplaceActivation,
+} from './passes/replace-activation.ts';
 import type { SiteSelection } from './passes/select-sites.ts';
 import { setOpsetPass } from './passes/set-opset.ts';
 import type { ActivationStatistics } from './passes/statistics.ts';
 import type { Form } from './poly/plan.ts';
-import { formatSpec, parseSiteSpec } from './poly/spec.ts';
+import { CALIBRATE, fallbackOf, sourceOf } from './poly/recipe.ts';
+import { type PolySpec, parseSiteSpec, type SiteSpec } from './poly/spec.ts';
 import { VERSION } from './version.ts';
 
 export interface RewriteOptions extends SiteSelection {
   /** `SPEC` or `GLOB=SPEC`; the last one that matches a site is used for it. */
   readonly poly?: readonly string[];
+  /** A file that `sisyphus plan` wrote, in place of `poly`: which activations become what. */
+  readonly plan?: string;
+  /** Data that ranges are measured on, and activations chosen by, where a polynomial asks for that. */
+  readonly calibration?: CalibrationOptions;
   readonly form?: Form;
   /** Names of passes to run first, in this order. */
   readonly passes?: readonly string[];
@@ -60,6 +73,8 @@ export interface RewriteReport {
   /** Bytes of the model file (external data not included). */
   readonly size: { readonly before: number; readonly after: number };
   readonly check: CheckOutcome | null;
+  /** What was found out on the way, and what a preset counts on. */
+  readonly notes: readonly string[];
   readonly warnings: readonly string[];
 }
 
@@ -91,7 +106,7 @@ export async function rewrite(input: string, options: RewriteOptions): Promise<R
   };
 }
 
-export type ModelRewrite = Pick<RewriteReport, 'passes' | 'before' | 'after' | 'check' | 'warnings'> & {
+export type ModelRewrite = Pick<RewriteReport, 'passes' | 'before' | 'after' | 'check' | 'notes' | 'warnings'> & {
   readonly model: Model;
 };
 
@@ -99,52 +114,57 @@ export type ModelRewrite = Pick<RewriteReport, 'passes' | 'before' | 'after' | '
 export async function rewriteModel(original: Model, options: RewriteOptions, where = 'model'): Promise<ModelRewrite> {
   if (options.output === '') throw new SisyphusError('usage', '-o: the name is empty');
   const specs = (options.poly ?? []).map(parseSiteSpec);
-  const simple = (options.passes ?? []).map(simplePass);
-  const selects = [options.only, options.skip, options.activations].some((option) => option !== undefined);
-  if (selects && specs.length === 0 && !options.amm && !options.mm)
-    throw new SisyphusError(
-      'usage',
-      '--only, --skip and --activations choose sites for --poly, --amm or --mm: give one',
-    );
-  if (options.amm && options.mm) throw new SisyphusError('usage', '--amm and --mm exclude each other');
-  if (specs.length + simple.length === 0 && !options.amm && !options.mm && options.opset === undefined)
-    throw new SisyphusError('usage', 'nothing to do: give --poly (deg=4,a=5), --passes, --amm, --mm or --opset');
+  const simple = passNames(options, specs).map(simplePass);
+  refuseCombinations(options, specs, simple.length);
   const statistics = options.amm === undefined ? undefined : await readStatistics(options.amm);
   const measured = new Map<string, ActivationStatistics>();
-  for (const { spec } of specs) {
-    if (spec.kind !== 'measured') continue;
-    if (options.amm || options.mm)
-      throw new SisyphusError(
-        'usage',
-        `--poly ${formatSpec(spec)}: --amm and --mm bring the pre-activations to [-1, 1], so give a=1`,
-      );
-    measured.set(spec.file, await readStatistics(spec.file));
-  }
+  for (const source of sources(specs)) if (source !== CALIBRATE) measured.set(source, await readStatistics(source));
+  let plan = options.plan === undefined ? undefined : await readPlan(options.plan);
   assertValid(original, where);
 
-  const model = cloneModel(original);
+  const prepared = cloneModel(original);
   const reports: PassReport[] = [];
   if (options.opset !== undefined) {
-    const report = await setOpsetPass.run(model, { opset: options.opset });
+    const report = await setOpsetPass.run(prepared, { opset: options.opset });
     const [refusal] = report.skipped;
-    if (refusal && model.opsets.get('') !== options.opset)
+    if (refusal && prepared.opsets.get('') !== options.opset)
       throw new SisyphusError('unsupported', `${where}: can't become opset ${options.opset}: ${refusal.reason}`);
     reports.push(report);
   }
   for (const pass of simple) {
-    reports.push(await pass.run(model, {}));
-    assertValid(model, `after ${pass.name}`);
+    reports.push(await pass.run(prepared, {}));
+    assertValid(prepared, `after ${pass.name}`);
   }
   const exact = simple.every((pass) => pass.exact);
-  const check = await checkExact(original, model, reports.length > 0, exact, options);
+  const check = await checkExact(original, prepared, reports.length > 0, exact, options);
   if (statistics || options.mm)
-    reports.push(await insertAmm.run(model, { ...options, ...(statistics && { statistics }) }));
-  if (specs.length > 0) {
-    const lookUp = (file: string) => measured.get(file) as ActivationStatistics;
-    const report = runReplaceActivation(model, { ...options, poly: specs, statistics: lookUp });
+    reports.push(await insertAmm.run(prepared, { ...options, ...(statistics && { statistics }) }));
+
+  const notes: string[] = [];
+  const choice = specs.find(({ spec }) => spec.preset?.choice)?.spec;
+  if (choice) plan = await choose(prepared, where, choice, options, notes);
+  if (!plan && options.calibration && sources(specs).has(CALIBRATE)) {
+    const { calibrate } = await import('./eval/calibration.ts');
+    const probed = await calibrate(prepared, where, options.calibration);
+    notes.push(`ranges measured on ${probed.images} inputs (${probed.split}) of ${probed.data}`);
+    const { statisticsOf } = await import('./eval/statistics-file.ts');
+    measured.set(CALIBRATE, statisticsOf(probed));
+  }
+  const work: ReplaceActivationOptions = {
+    ...pick(options),
+    poly: specs,
+    ...(plan && { plan }),
+    statistics: (source) => measured.get(source),
+  };
+  const { model, report } =
+    specs.length > 0 || plan
+      ? await replaceWithin(prepared, where, work, options, notes)
+      : { model: prepared, report: null };
+  if (report) {
     reports.push(report);
-    const fitted = report.applied.flatMap(({ site, range }) => (range === null ? [] : [[site, range] as const]));
-    recordRanges(model, new Map(fitted));
+    const ranged = report.applied.flatMap(({ site, range }) => (range === null ? [] : [[site, range] as const]));
+    recordRanges(model, new Map(ranged));
+    notes.push(...advice(prepared, specs, report));
   }
 
   stampProvenance(model, options, where);
@@ -155,8 +175,132 @@ export async function rewriteModel(original: Model, options: RewriteOptions, whe
     before: summarize(original),
     after: summarize(model),
     check,
+    notes,
     warnings: warn(original),
   };
+}
+
+/** Only what choosing sites and emitting takes. */
+const pick = ({ activations, only, skip, form }: RewriteOptions) => ({
+  ...(activations && { activations }),
+  ...(only && { only }),
+  ...(skip && { skip }),
+  ...(form && { form }),
+});
+
+/** Passes that were asked for, then those that presets bring. */
+function passNames(options: RewriteOptions, specs: readonly SiteSpec[]): string[] {
+  return [...new Set([...(options.passes ?? []), ...specs.flatMap(({ spec }) => spec.preset?.passes ?? [])])];
+}
+
+const sources = (specs: readonly SiteSpec[]): Set<string> =>
+  new Set(specs.flatMap(({ spec }) => sourceOf(spec.recipe) ?? []));
+
+function refuseCombinations(options: RewriteOptions, specs: readonly SiteSpec[], passes: number): void {
+  const refuse = (why: string) => new SisyphusError('usage', why);
+  const { amm, mm, plan, calibration } = options;
+  const replaces = specs.length > 0 || plan !== undefined;
+  const selects = [options.only, options.skip, options.activations].some((option) => option !== undefined);
+  if (selects && !replaces && !amm && !mm)
+    throw refuse('--only, --skip and --activations choose sites for --poly, --plan, --amm or --mm: give one');
+  if (amm && mm) throw refuse('--amm and --mm exclude each other');
+  if (plan !== undefined && specs.length > 0)
+    throw refuse('--plan says what each activation becomes: leave --poly away');
+  if (passes === 0 && !replaces && !amm && !mm && options.opset === undefined)
+    throw refuse('nothing to do: give --poly (deg=4,a=5), --plan, --passes, --amm, --mm or --opset');
+  for (const { glob, spec } of specs) {
+    const source = sourceOf(spec.recipe);
+    if (spec.preset?.choice && (glob !== null || specs.length > 1))
+      throw refuse(`--poly ${spec.text}: it chooses among all activations, so it stands alone and without a pattern`);
+    if (source === null) continue;
+    if (amm || mm)
+      throw refuse(`--poly ${spec.text}: --amm and --mm bring the pre-activations to [-1, 1], so give a=1`);
+    if (source === CALIBRATE && !calibration && !fallbackOf(spec.recipe) && !spec.preset?.choice)
+      throw refuse(
+        `--poly ${spec.text}: its range is measured: give --data NAME:PATH, a=stats.json (from \`probe -o\`), or a number`,
+      );
+  }
+}
+
+/** A preset that replaces some of the activations: which ones is decided on data, as `sisyphus plan` does. */
+async function choose(
+  model: Model,
+  where: string,
+  { text, recipe, preset }: PolySpec,
+  options: RewriteOptions,
+  notes: string[],
+): Promise<PlanFile> {
+  if (!options.calibration)
+    throw new SisyphusError(
+      'usage',
+      `--poly ${text}: which activations it replaces is chosen on data: give --data NAME:PATH${preset?.name === 'delphi' ? ', or k=all to replace every one' : ''}`,
+    );
+  const { planModel } = await import('./search/plan.ts');
+  const report = await planModel(model, where, {
+    ...options.calibration,
+    ...pick(options),
+    method: preset?.choice?.method ?? 'delphi',
+    ...(preset?.choice?.budget != null && { budget: preset.choice.budget }),
+    ...(preset?.choice?.method === 'delphi' && { recipe: { text, recipe } }),
+  });
+  notes.push(...report.notes);
+  return report.plan;
+}
+
+/** How often a range may grow by a tenth (B = 50 by 5, as Lee et al. have it) before that is given up. */
+const MOST_ROUNDS = 40;
+
+/**
+ * Replaces, and where a polynomial is worth nothing outside of its range (composites), runs the result on the
+ * calibration data and starts over with wider ranges until no input leaves one (Lee et al. 2021, arXiv 2105.10879).
+ */
+async function replaceWithin(
+  prepared: Model,
+  where: string,
+  work: ReplaceActivationOptions,
+  { calibration }: RewriteOptions,
+  notes: string[],
+): Promise<{ model: Model; report: ReplaceActivationReport }> {
+  const widened = new Map<string, number>();
+  for (let round = 0; ; round++) {
+    const model = cloneModel(prepared);
+    const report = runReplaceActivation(model, { ...work, widened });
+    if (!calibration || !work.poly.some(({ spec }) => spec.preset?.mustStayInRange)) return { model, report };
+    recordRanges(model, new Map(report.applied.flatMap(({ site, range }) => (range === null ? [] : [[site, range]]))));
+    const { calibrate } = await import('./eval/calibration.ts');
+    const { sites, images } = await calibrate(model, where, calibration);
+    const leaving = sites.filter(
+      (site) => (site.leaving ?? 0) > 0 && report.applied.some((one) => one.site === site.name),
+    );
+    const [first] = leaving;
+    if (!first) {
+      if (round > 0) notes.push(`ranges of ${widened.size} sites grew until none of ${images} inputs left them`);
+      return { model, report };
+    }
+    if (round === MOST_ROUNDS)
+      throw new SisyphusError(
+        'unsupported',
+        `${where}: inputs of '${first.name}' leave [-${first.range}, ${first.range}] whatever the range: the network before it is not approximated well enough (a higher alpha?)`,
+      );
+    // What comes after an escape escapes because of it, so only ranges that are missed by little grow with the first.
+    for (const { name, input, range } of leaving)
+      if (name === first.name || Math.max(-(input.min ?? 0), input.max ?? 0) < 2 * (range ?? 0))
+        widened.set(name, (widened.get(name) ?? 1) * 1.1);
+  }
+}
+
+/** What a user should know about how a preset's polynomials meet this network. */
+function advice(model: Model, specs: readonly SiteSpec[], report: ReplaceActivationReport): string[] {
+  const wanting = specs.filter(({ spec }) => spec.preset?.wantsBatchNormalization);
+  if (wanting.length === 0) return [];
+  const replaced = new Set(report.applied.map(({ site }) => site));
+  const { sites } = findActivations(model, inferTypes(model));
+  const bare = sites.filter(({ name, input }) => replaced.has(name) && input.producer?.op !== 'BatchNormalization');
+  if (bare.length === 0) return [];
+  const name = wanting[0]?.spec.preset?.name;
+  return [
+    `${name} counts on inputs of mean 0 and deviation 1: ${bare.length} of ${replaced.size} sites have no BatchNormalization right before them (it may be folded into their weights); \`--poly deg=2,fit=gaussian,a=stats.json\` takes what \`probe -o\` measured instead`,
+  ];
 }
 
 function simplePass(name: string) {
@@ -171,13 +315,22 @@ function simplePass(name: string) {
   );
 }
 
+async function readPlan(file: string): Promise<PlanFile> {
+  const { parsePlan } = await import('./passes/plan-file.ts');
+  return parsePlan(readText(file), file);
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw fileError(file, cause);
+  }
+}
+
 async function readStatistics(file: string): Promise<ActivationStatistics> {
   const { parseStatistics } = await import('./passes/statistics.ts');
-  try {
-    return parseStatistics(readFileSync(file, 'utf8'), file);
-  } catch (cause) {
-    throw cause instanceof SisyphusError ? cause : fileError(file, cause);
-  }
+  return parseStatistics(readText(file), file);
 }
 
 async function checkExact(
@@ -189,7 +342,7 @@ async function checkExact(
 ): Promise<CheckOutcome | null> {
   if (!options.check) return null;
   if (!any) return { skipped: 'no exact pass was asked for; replacing an activation changes the function by design' };
-  if (!exact) return { skipped: 'replace-maxpool changes the function by design' };
+  if (!exact) return { skipped: 'a pass that was asked for changes the function by design' };
   const { check: runs, seed = 0, rtol } = options;
   const outcome = await checkEqual(original, model, { runs, seed, ...(rtol !== undefined && { rtol, atol: 0 }) });
   if (outcome.passed) return outcome;
@@ -201,11 +354,13 @@ async function checkExact(
 
 /** How the file came about, for people and tools that meet it later. */
 function stampProvenance(model: Model, options: RewriteOptions, source: string): void {
-  const { poly, form, passes, opset, amm, mm, only, skip, activations } = options;
+  const { poly, plan, form, passes, opset, amm, mm, only, skip, activations, calibration } = options;
   const specs = poly?.map((text) => {
-    const { glob, spec: given } = parseSiteSpec(text);
-    const spec = given.kind === 'measured' ? { ...given, file: path.basename(given.file) } : given;
-    return glob === null ? formatSpec(spec) : `${glob}=${formatSpec(spec)}`;
+    const { glob, spec } = parseSiteSpec(text);
+    // Folders of this machine are nobody's business.
+    const source = sourceOf(spec.recipe);
+    const own = source === null ? spec.text : spec.text.replace(source, path.basename(source));
+    return glob === null ? own : `${glob}=${own}`;
   });
   const done = {
     source: path.basename(source),
@@ -214,6 +369,8 @@ function stampProvenance(model: Model, options: RewriteOptions, source: string):
     amm: amm && path.basename(amm),
     mm,
     poly: specs,
+    plan: plan && path.basename(plan),
+    data: calibration?.data.split(':')[0],
     form,
     activations,
     only,

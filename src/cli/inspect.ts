@@ -1,13 +1,14 @@
 import type { Command } from 'commander';
 import { type InspectedModel, inspect, type ValueSummary } from '../inspect.ts';
-import { bold, bytes, type CommonOptions, makeOutput, type Streams, table, thousands, warning } from './output.ts';
+import { bold, bytes, type CommonOptions, dim, makeOutput, type Streams, table, thousands, warning } from './output.ts';
+import { PI_ASSUMPTIONS, piRows } from './pi-cost.ts';
 
 export function inspectCommand(program: Command, streams: Streams): void {
   program
     .command('inspect')
     .summary('what is in a model, or in several side by side')
     .description(
-      'Shows operators, inputs and outputs, activation sites with their shapes, parameters, multiply-accumulates (MACs) and multiplicative depth; several models in one table.',
+      'Shows operators, inputs and outputs, activation sites with their shapes, parameters, multiply-accumulates (MACs), and what private inference would cost; several models in one table.',
     )
     .argument('<models...>', 'ONNX files')
     .action((files: string[], flags: CommonOptions) => {
@@ -16,6 +17,15 @@ export function inspectCommand(program: Command, streams: Streams): void {
       output.result(
         table(['', ...report.models.map(({ path }) => path)], rows(report.models), report.models.length > 1),
       );
+      output.say();
+      output.result(
+        table(
+          ['private inference', ...report.models.map(({ path }) => path)],
+          piRows(report.models),
+          report.models.length > 1,
+        ),
+      );
+      for (const line of PI_ASSUMPTIONS) output.say(dim(`  ${line}`));
       for (const model of report.models) {
         for (const problem of model.problems) output.result(warning(`  ! ${model.path}: ${problem}`));
         if (model.sites.length === 0) continue;
@@ -52,7 +62,6 @@ function rows(models: readonly InspectedModel[]): string[][] {
     row('outputs', (model) => model.outputs.map(valueText).join('; ')),
     row('parameters', (model) => thousands(model.parameters)),
     row('MACs per input', (model) => thousands(model.macs)),
-    row('multiplicative depth', (model) => `${model.depth}`),
     row('non-polynomial operators', ({ nonPolynomialNodes }) => {
       const kinds = Object.entries(nonPolynomialNodes).map(([op, count]) => `${count} ${op}`);
       return kinds.length > 0 ? kinds.join(', ') : 'none';

@@ -1,6 +1,7 @@
 /** What the CLI says, and where: results on stdout, or one JSON document there and everything for people on stderr. */
 import { styleText } from 'node:util';
 import Table from 'cli-table3';
+import { formatPolynomial, type Polynomial } from '../poly/polynomial.ts';
 
 export interface CommonOptions {
   readonly json?: boolean;
@@ -81,17 +82,12 @@ export function shortNumber(x: number | null): string {
   return size >= 1e4 || size < 1e-3 ? x.toExponential(2) : String(Number(x.toPrecision(3)));
 }
 
-/** A polynomial as people write it: '0.293 + 0.5 x + 0.1641 x^2'. */
-export function polynomialText(coefficients: readonly number[]): string {
-  const terms = coefficients.flatMap((c, k) => {
-    if (c === 0) return [];
-    const factor = k > 0 && Math.abs(c) === 1 ? '' : Number(Math.abs(c).toPrecision(4)).toString();
-    const variable = k === 0 ? '' : k === 1 ? 'x' : `x^${k}`;
-    return [{ sign: c < 0 ? '-' : '+', text: [factor, variable].filter(Boolean).join(' ') }];
-  });
-  const [first, ...rest] = terms;
-  if (!first) return '0';
-  return `${first.sign === '-' ? '-' : ''}${first.text}${rest.map(({ sign, text }) => ` ${sign} ${text}`).join('')}`;
+/** A polynomial with four digits; long ones by their degrees. */
+export function shortPolynomial({ stages, gated }: Polynomial): string {
+  const degrees = stages.map(({ coefficients }) => coefficients.length - 1);
+  if (stages.length > 1) return `${gated ? 'x times a ' : ''}composite of degrees ${degrees.join(', ')}`;
+  if (degrees.some((degree) => degree > 12)) return `${stages[0]?.basis} series of degree ${degrees[0]}`;
+  return formatPolynomial({ stages, gated }, 4);
 }
 
 /** Elements by key, in order of first appearance. */

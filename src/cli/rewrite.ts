@@ -7,6 +7,7 @@ import type { PassReport } from '../passes/pass.ts';
 import type { Replacement } from '../passes/replace-activation.ts';
 import { parseActivations } from '../passes/select-sites.ts';
 import { FORMS, type Form } from '../poly/plan.ts';
+import { parsePolynomial } from '../poly/polynomial.ts';
 import { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from '../rewrite.ts';
 import { VERSION } from '../version.ts';
 import { collect, positiveNumber, wholeNumber } from './options.ts';
@@ -18,21 +19,26 @@ import {
   groupBy,
   makeOutput,
   type Output,
-  polynomialText,
   type Streams,
+  shortPolynomial,
   table,
   thousands,
   warning,
 } from './output.ts';
+import { piRows } from './pi-cost.ts';
+import { addCalibrationOptions, calibrationOptions, type RunFlags } from './run-options.ts';
 
-interface Flags extends CommonOptions, Omit<RewriteOptions, 'activations' | 'form' | 'passes'> {
+interface Flags
+  extends CommonOptions,
+    Omit<RewriteOptions, 'activations' | 'calibration' | 'form' | 'passes' | 'seed' | 'signal'>,
+    Partial<Omit<RunFlags, 'limit' | 'partial'>> {
   readonly activations?: string;
   readonly form?: string;
   readonly passes?: string[];
 }
 
 export function rewriteCommand(program: Command, streams: Streams, signal: AbortSignal): void {
-  program
+  const command = program
     .command('rewrite')
     .summary('replace activations by polynomials, and other rewrites')
     .description(
@@ -41,9 +47,10 @@ export function rewriteCommand(program: Command, streams: Streams, signal: Abort
     .argument('<model>', 'ONNX file')
     .option(
       '--poly <spec>',
-      'deg=4,a=5 | taylor | quad | coeffs=c0:c1:c2, or GLOB=SPEC for some sites (repeatable)',
+      'deg=4,a=5 | preset=NAME (see `sisyphus presets`) | taylor | quad | coeffs=c0:c1:c2, or GLOB=SPEC for some sites (repeatable)',
       collect,
     )
+    .option('--plan <file>', 'replace what this plan says, in place of --poly (see `sisyphus plan`)')
     .option('--activations <kinds>', 'which functions: relu,gelu,… | relu-family | all (default: relu-family)')
     .option('--only <glob>', 'only sites with such a name (repeatable)', collect)
     .option('--skip <glob>', 'leave sites with such a name alone (repeatable)', collect)
@@ -62,34 +69,36 @@ export function rewriteCommand(program: Command, streams: Streams, signal: Abort
       'what --check allows, relative to the largest output (default: 1e-4)',
       positiveNumber('--rtol'),
     )
-    .option('--seed <n>', 'seed of the random inputs', wholeNumber('--seed', 0, 2 ** 32 - 1), 0)
+    .option('--seed <n>', 'seed of random inputs and choices', wholeNumber('--seed', 0, 2 ** 32 - 1), 0)
     .option('-o, --output <file>', "where to write; '-' for standard output")
     .option('--external-data', 'put the weights into a file of their own, OUTPUT.data')
     .option('--force', 'replace an existing output')
-    .option('--dry-run', 'do everything but write')
-    .action(async (file: string, flags: Flags) => {
-      const toStdout = flags.output === '-';
-      if (toStdout && flags.json) throw new SisyphusError('usage', '--json and -o - both want standard output');
-      const output = makeOutput(streams, flags, toStdout);
-      const options = { ...toOptions(flags), signal };
-      output.say(dim(`sisyphus ${VERSION} rewrite ${file}`));
-      if (toStdout) {
-        const { model, ...report } = await rewriteModel(readModel(file), options, file);
-        tell(output, report, flags, null);
-        if (!flags.dryRun) streams.out(serialize(model, { inline: true }));
-        return;
-      }
-      const report = await rewrite(file, options);
-      tell(output, report, flags, report.size);
-      const written = Object.entries(report.files);
-      output.result(
-        written.length === 0
-          ? 'dry run: nothing was written'
-          : `wrote ${written.map(([name, size]) => `${name} (${bytes(size)})`).join(' and ')}`,
-      );
-      if (report.output) output.say(dim(`next: ${COMMAND} inspect ${quoted(file)} ${quoted(report.output)}`));
-      output.finish(report);
-    });
+    .option('--dry-run', 'do everything but write');
+  addCalibrationOptions(command, false).action(async (file: string, flags: Flags) => {
+    const toStdout = flags.output === '-';
+    if (toStdout && flags.json) throw new SisyphusError('usage', '--json and -o - both want standard output');
+    const output = makeOutput(streams, flags, toStdout);
+    const progress = flags.data === undefined ? null : (await import('./progress.ts')).showProgress(streams, flags);
+    const calibration = calibrationOptions(flags, signal, progress?.onProgress ?? (() => {}));
+    const options = { ...toOptions(flags), signal, ...(calibration && { calibration }) };
+    output.say(dim(`sisyphus ${VERSION} rewrite ${file}`));
+    if (toStdout) {
+      const { model, ...report } = await rewriteModel(readModel(file), options, file).finally(progress?.stop);
+      tell(output, report, flags, null);
+      if (!flags.dryRun) streams.out(serialize(model, { inline: true }));
+      return;
+    }
+    const report = await rewrite(file, options).finally(progress?.stop);
+    tell(output, report, flags, report.size);
+    const written = Object.entries(report.files);
+    output.result(
+      written.length === 0
+        ? 'dry run: nothing was written'
+        : `wrote ${written.map(([name, size]) => `${name} (${bytes(size)})`).join(' and ')}`,
+    );
+    if (report.output) output.say(dim(`next: ${COMMAND} inspect ${quoted(file)} ${quoted(report.output)}`));
+    output.finish(report);
+  });
 }
 
 /** How the user called it. */
@@ -97,9 +106,12 @@ const COMMAND = process.env.npm_command === 'exec' ? 'npx sisyphus' : 'sisyphus'
 const quoted = (path: string) => (/^[\w./@%+=:-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
 function toOptions(flags: Flags): RewriteOptions {
-  const { activations, form, passes, ...rest } = flags;
+  const { poly, plan, opset, amm, mm, only, skip, check, seed, rtol, output, force, dryRun, externalData } = flags;
+  const { activations, form, passes } = flags;
+  const rest = { poly, plan, opset, amm, mm, only, skip, check, seed, rtol, output, force, dryRun, externalData };
+  const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
   return {
-    ...rest,
+    ...given,
     ...(activations !== undefined && { activations: parseActivations(activations) }),
     ...(form !== undefined && { form: parseForm(form) }),
     ...(passes && { passes: passes.flatMap((names) => names.split(',')).filter(Boolean) }),
@@ -118,6 +130,7 @@ function tell(
   flags: Flags,
   size: RewriteReport['size'] | null,
 ): void {
+  for (const text of report.notes) output.say(`  ${text}`);
   for (const text of report.warnings) output.say(warning(`  ! ${text}`));
   for (const pass of report.passes) tellPass(output, pass, flags.verbose ?? false);
   if (report.check)
@@ -158,13 +171,13 @@ const SHOWN = 5; // lines of a pass; -v shows all
 /** Sites that got the same polynomial on one line. */
 function summary(applied: PassReport['applied']): string[] {
   const groups = groupBy(applied, (change) =>
-    'coefficients' in change ? JSON.stringify({ ...change, site: '', calls: 0 }) : change.detail,
+    'polynomial' in change ? JSON.stringify({ ...change, site: '', calls: 0 }) : change.detail,
   );
   return [...groups.values()].map((group) => {
     const change = group[0] as Replacement;
-    if (!change.coefficients) return `${group.length} x ${change.detail}`;
+    if (change.polynomial === undefined) return `${group.length} x ${change.detail}`;
     const error = change.error ? `; ${errorText(change.error)}` : '';
-    return `${group.length} x ${change.detail}: ${polynomialText(change.coefficients)}${error}`;
+    return `${group.length} x ${change.detail}: ${shortPolynomial(parsePolynomial(change.polynomial))}${error}`;
   });
 }
 
@@ -183,7 +196,7 @@ function changes(before: ModelSummary, after: ModelSummary, size: RewriteReport[
     ['opset', before.opsets['ai.onnx'] ?? '', after.opsets['ai.onnx'] ?? ''],
     ['activation sites', before.sites.length, after.sites.length],
     ['parameters', thousands(before.parameters), thousands(after.parameters)],
-    ['multiplicative depth', before.depth, after.depth],
+    ...piRows([before, after]).map(([name = '', a = '', b = '']): [string, string, string] => [name, a, b]),
     ['non-polynomial operators', before.nonPolynomial, after.nonPolynomial],
     ...(size ? [['size', bytes(size.before), bytes(size.after)] as [string, string, string]] : []),
   ];

@@ -1,5 +1,6 @@
 /** The options that every command which runs models on data has, and what they mean to the library. */
 import { type Command, Option } from 'commander';
+import type { CalibrationOptions } from '../eval/calibration.ts';
 import { LAYOUTS } from '../eval/input.ts';
 import type { RunOptions } from '../eval/run.ts';
 import { LOG_LEVELS, type LogLevel } from '../eval/session.ts';
@@ -10,6 +11,7 @@ export interface RunFlags {
   readonly data: string;
   readonly split?: 'train' | 'test';
   readonly limit?: number;
+  readonly images?: number;
   readonly seed?: number;
   readonly batch?: number;
   readonly normalize?: string;
@@ -24,8 +26,8 @@ export interface RunFlags {
 const COUNT = 2 ** 31 - 1;
 
 export function addRunOptions(command: Command): Command {
-  return command
-    .requiredOption('--data <name:path>', 'data set: cifar10:DIR, mnist:DIR, imagefolder:DIR, npz:FILE, synthetic, …')
+  command
+    .requiredOption('--data <name:path>', DATA_HELP)
     .addOption(new Option('--split <split>', 'which part of it').choices(['train', 'test']).default('test'))
     .option(
       '--limit <n>',
@@ -33,6 +35,15 @@ export function addRunOptions(command: Command): Command {
       wholeNumber('--limit', 1, COUNT),
     )
     .option('--seed <n>', 'choose the inputs of --limit at random', wholeNumber('--seed', 0, 2 ** 32 - 1))
+    .option('--partial', 'when interrupted, report what was seen so far');
+  return addModelRunOptions(command);
+}
+
+const DATA_HELP = 'data set: cifar10:DIR, mnist:DIR, imagefolder:DIR, npz:FILE, synthetic, …';
+
+/** How a model is run and what it is fed. */
+function addModelRunOptions(command: Command): Command {
+  return command
     .option('--batch <n>', 'inputs that run at once (default: 100)', wholeNumber('--batch', 1, 1e6))
     .option(
       '--normalize <spec>',
@@ -42,8 +53,31 @@ export function addRunOptions(command: Command): Command {
     .addOption(new Option('--layout <layout>', 'layout of the model’s input (default: found)').choices([...LAYOUTS]))
     .option('--device <device>', 'auto | cpu | cuda[:n] | webgpu', 'cpu')
     .option('--threads <n>', 'threads for one operator', wholeNumber('--threads', 1, 1024))
-    .addOption(new Option('--log-level <level>', 'what onnxruntime itself logs').choices(LOG_LEVELS).default('fatal'))
-    .option('--partial', 'when interrupted, report what was seen so far');
+    .addOption(new Option('--log-level <level>', 'what onnxruntime itself logs').choices(LOG_LEVELS).default('fatal'));
+}
+
+/** For commands that measure a model on a few inputs of the training data. `--seed` is up to the command. */
+export function addCalibrationOptions(command: Command, required: boolean): Command {
+  const [flag, what] = ['--data <name:path>', `${DATA_HELP}; measured on, labels unused`] as const;
+  if (required) command.requiredOption(flag, DATA_HELP);
+  else command.option(flag, what);
+  command
+    .addOption(
+      new Option('--split <split>', 'which part of it (default: train, where there is one)').choices(['train', 'test']),
+    )
+    .option('--images <n>', 'how many inputs, chosen at random (default: 500)', wholeNumber('--images', 1, COUNT));
+  return addModelRunOptions(command);
+}
+
+/** @returns null without --data */
+export function calibrationOptions(
+  { images, ...flags }: Omit<RunFlags, 'data'> & { readonly data?: string },
+  signal: AbortSignal,
+  onProgress: OnProgress,
+): CalibrationOptions | null {
+  const { data } = flags;
+  if (data === undefined) return null;
+  return { ...runOptions({ ...flags, data }, signal, onProgress), ...(images !== undefined && { images }) };
 }
 
 export function runOptions(flags: RunFlags, signal: AbortSignal, onProgress: OnProgress): RunOptions {

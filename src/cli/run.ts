@@ -8,6 +8,9 @@ import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
 import { failure, type Streams } from './output.ts';
 import { passesCommand } from './passes.ts';
+import { planCommand } from './plan.ts';
+import { polyCommand } from './poly.ts';
+import { presetsCommand } from './presets.ts';
 import { probeCommand } from './probe.ts';
 import { rewriteCommand } from './rewrite.ts';
 
@@ -22,9 +25,12 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   inspectCommand(program, streams);
   evalCommand(program, streams, signal);
   probeCommand(program, streams, signal);
+  planCommand(program, streams, signal);
   compareCommand(program, streams, signal);
   dataCommand(program, streams, signal);
   passesCommand(program, streams);
+  presetsCommand(program, streams);
+  polyCommand(program, streams);
   for (const command of program.commands)
     command
       .option('--json', 'print one JSON document on standard output')

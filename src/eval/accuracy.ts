@@ -140,7 +140,7 @@ export async function accuracy(
 }
 
 /** The first output with one number for each class and row. */
-function findLogits(feed: Feed, batch: FeedBatch, results: ReadonlyMap<string, NdArray>): string {
+export function findLogits(feed: Feed, batch: FeedBatch, results: ReadonlyMap<string, NdArray>): string {
   const { classes } = feed.dataset;
   const perRow = ({ elem, data }: NdArray) => (elem === 'string' ? Number.NaN : data.length / batch.rows);
   for (const [name, array] of results)
@@ -156,7 +156,7 @@ function findLogits(feed: Feed, batch: FeedBatch, results: ReadonlyMap<string, N
 }
 
 /** The logits of a batch as numbers, row after row. @throws SisyphusError where the output has no row per input */
-function rowsOf(feed: Feed, batch: FeedBatch, name: string, array: NdArray | undefined): ArrayLike<number> {
+export function rowsOf(feed: Feed, batch: FeedBatch, name: string, array: NdArray | undefined): ArrayLike<number> {
   if (!array) throw new SisyphusError('usage', `${feed.where}: has no output '${name}'`);
   const perRow = array.data.length / batch.rows;
   if (array.elem === 'string' || array.dims[0] !== batch.rows || !Number.isInteger(perRow) || perRow < 2)

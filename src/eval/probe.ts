@@ -94,6 +94,12 @@ export async function probe(files: readonly string[], options: ProbeOptions): Pr
   return { models, device: { name: formatDevice(device), why } };
 }
 
+/** Probes a model in memory. @param where what messages call it */
+export async function probeModel(model: Model, where: string, options: ProbeOptions): Promise<ProbedModel> {
+  const { device } = await chooseDevice(parseDevice(options.device ?? 'cpu'));
+  return probeFeed(await openFeed(model, where, options), device, options);
+}
+
 async function probeFeed(feed: Feed, device: Device, options: ProbeOptions): Promise<ProbedModel> {
   const { model, where } = feed;
   const types = inferTypes(model);

@@ -87,8 +87,8 @@ function hiddenPolynomials(model: Model, types: Types): Set<string> {
 
 /** The site whose polynomial a node is part of, as `rewrite` names them: SITE/poly/mul, SITE/poly/add_1, … */
 function emittedName(node: Node): string | undefined {
-  if (node.domain !== '' || (node.op !== 'Mul' && node.op !== 'Add')) return undefined;
-  return /^(.+)\/poly\/(?:mul|add)(?:_\d+)?$/s.exec(node.name)?.[1];
+  if (node.domain !== '' || !['Mul', 'Add', 'Sub'].includes(node.op)) return undefined;
+  return /^(.+)\/poly\/(?:mul|add|sub)(?:_\d+)?$/s.exec(node.name)?.[1];
 }
 
 interface EmittedPolynomial {

@@ -1,4 +1,5 @@
 /** What `probe -o` writes: statistics that `rewrite --amm` and `--poly deg=4,a=FILE` read, by layer. */
+import type { ActivationStatistics } from '../passes/statistics.ts';
 import { VERSION } from '../version.ts';
 import type { ProbedModel } from './probe.ts';
 
@@ -16,4 +17,9 @@ export function statisticsFile(model: ProbedModel): string {
   );
   const origin = { model: path, data, split, images, sampled, preprocessing, partial };
   return `${JSON.stringify({ sisyphus: VERSION, ...origin, sites }, null, 1)}\n`;
+}
+
+/** The same as if it had been written and read: for callers that have probed a model themselves. */
+export function statisticsOf(model: ProbedModel): ActivationStatistics {
+  return { sites: Object.fromEntries(model.sites.map(({ name, input }) => [name, input])) };
 }

@@ -1,7 +1,7 @@
 /**
- * Running statistics of the values at one place of a network, in memory that does not grow with the data: extremes by
- * channel, moments, counts of NaN and infinities, and a histogram whose bins are as fine as 1/64 octave, because escaping
- * activations span dozens of orders of magnitude.
+ * Running statistics of the values at one place of a network, in memory that does not grow with the data: extremes and
+ * moments by channel, counts of NaN and infinities, and a histogram whose bins are as fine as 1/64 octave, because
+ * escaping activations span dozens of orders of magnitude.
  */
 
 /** The top 15 bits of a float32: sign, exponent and 6 bits of mantissa. */
@@ -21,10 +21,10 @@ export interface Running {
   inf: number;
   /** Inputs with a value outside of the range that is watched, or not finite. */
   leavingRows: number;
-  /** Of the finite values of the sampled rows. */
-  count: number;
-  sum: number;
-  squares: number;
+  /** Of the finite values of the sampled rows, by channel: how many, their mean, sum of squared distances from it. */
+  channelCount: Float64Array;
+  channelMean: Float64Array;
+  channelSquares: Float64Array;
   readonly bins: Float64Array;
 }
 
@@ -35,9 +35,9 @@ export function startRunning(): Running {
     nan: 0,
     inf: 0,
     leavingRows: 0,
-    count: 0,
-    sum: 0,
-    squares: 0,
+    channelCount: new Float64Array(0),
+    channelMean: new Float64Array(0),
+    channelSquares: new Float64Array(0),
     bins: new Float64Array(BINS),
   };
 }
@@ -66,6 +66,9 @@ function widen(running: Running, channels: number): void {
   };
   running.channelMin = grow(running.channelMin, Number.POSITIVE_INFINITY);
   running.channelMax = grow(running.channelMax, Number.NEGATIVE_INFINITY);
+  running.channelCount = grow(running.channelCount, 0);
+  running.channelMean = grow(running.channelMean, 0);
+  running.channelSquares = grow(running.channelSquares, 0);
 }
 
 /** Four histograms side by side, so that a run of equal values does not wait for itself. */
@@ -85,7 +88,7 @@ export function addValues(running: Running, data: Float32Array, blocks: Blocks, 
   const { sample, range, bad } = options;
   const { rows, each, channels, plane } = blocks;
   widen(running, channels);
-  const { channelMin, channelMax } = running;
+  const { channelMin, channelMax, channelCount, channelMean, channelSquares } = running;
   const bits = new Uint32Array(data.buffer, data.byteOffset, data.length);
   let leaving = false;
   for (let row = 0, at = 0; row < rows; row++) {
@@ -124,10 +127,17 @@ export function addValues(running: Running, data: Float32Array, blocks: Blocks, 
       if (low < (channelMin[c] as number)) channelMin[c] = low;
       if (high > (channelMax[c] as number)) channelMax[c] = high;
       if (range !== null && (high > range || low < -range)) leaving = true;
-      if (sample) {
-        running.count += count;
-        running.sum += sum;
-        running.squares += squares;
+      if (sample && count > 0) {
+        const before = channelCount[c] as number;
+        const mean = sum / count;
+        let spread = count > 1 ? squares - sum * mean : 0;
+        if (count > 1 && spread < CANCELLED * squares) spread = squaredDistances(data.subarray(at, end), mean);
+        // Two samples made one (Chan, Golub and LeVeque 1983).
+        const apart = mean - (channelMean[c] as number);
+        const share = count / (before + count);
+        channelCount[c] = before + count;
+        (channelMean[c] as number) += apart * share;
+        (channelSquares[c] as number) += spread + apart * apart * before * share;
       }
       at = end;
     }
@@ -136,6 +146,16 @@ export function addValues(running: Running, data: Float32Array, blocks: Blocks, 
     leaving = false;
   }
   if (sample) addToHistogram(running.bins, data.subarray(0, rows * channels * plane));
+}
+
+/** The share of the squares below which their difference from the squared mean has lost too many digits. */
+const CANCELLED = 1e-4;
+
+/** Of the finite values, from their mean. */
+function squaredDistances(data: Float32Array, mean: number): number {
+  let sum = 0;
+  for (const x of data) if (Number.isFinite(x)) sum += (x - mean) * (x - mean);
+  return sum;
 }
 
 function addToHistogram(bins: Float64Array, data: Float32Array): void {
@@ -218,33 +238,62 @@ export interface ValueStatistics {
   /** By channel (axis 1), over all inputs. */
   readonly channelMin: readonly (number | null)[];
   readonly channelMax: readonly (number | null)[];
+  /** By channel, of the sampled inputs. */
+  readonly channelMean: readonly (number | null)[];
+  readonly channelStd: readonly (number | null)[];
 }
 
 const finiteOrNull = (x: number): number | null => (Number.isFinite(x) ? x : null);
 
 export function finishRunning(running: Running): ValueStatistics {
-  const { count, sum, squares, nan, inf } = running;
+  const { nan, inf } = running;
   const channelMin = [...running.channelMin].map(finiteOrNull);
   const channelMax = [...running.channelMax].map(finiteOrNull);
-  const mean = count > 0 ? sum / count : null;
+  const { mean, std, channelMean, channelStd } = moments(running);
   const bins = finiteBins(running);
-  const at = (share: number) => quantile(bins, share);
+  const below = (share: number) => quantile(bins, share);
   return {
     min: finiteOrNull(running.channelMin.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY)),
     max: finiteOrNull(running.channelMax.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY)),
     mean,
-    std: mean === null ? null : finiteOrNull(Math.sqrt(Math.max(0, squares / count - mean * mean))),
-    q001: at(0.001),
-    median: at(0.5),
-    q999: at(0.999),
+    std,
+    q001: below(0.001),
+    median: below(0.5),
+    q999: below(0.999),
     abs999: quantile(magnitudes(bins), 0.999),
     histogram: toHistogram(bins),
     nan,
     inf,
     channelMin,
     channelMax,
+    channelMean,
+    channelStd,
   };
 }
+
+type Moments = Pick<ValueStatistics, 'mean' | 'std' | 'channelMean' | 'channelStd'>;
+
+/** Means and standard deviations of each channel and of all values. */
+function moments({ channelCount, channelMean, channelSquares }: Running): Moments {
+  const count = channelCount.reduce((a, b) => a + b, 0);
+  const total = channelMean.reduce((sum, mean, c) => sum + mean * at(channelCount, c), 0);
+  const mean = count > 0 ? total / count : null;
+  // Within the channels, and between them.
+  const squares = channelSquares.reduce(
+    (sum, own, c) => sum + own + at(channelCount, c) * (at(channelMean, c) - (mean ?? 0)) ** 2,
+    0,
+  );
+  const perChannel = (value: (c: number) => number) =>
+    Array.from(channelCount, (own, c) => (own > 0 ? finiteOrNull(value(c)) : null));
+  return {
+    mean,
+    std: mean === null ? null : finiteOrNull(Math.sqrt(squares / count)),
+    channelMean: perChannel((c) => at(channelMean, c)),
+    channelStd: perChannel((c) => Math.sqrt(at(channelSquares, c) / at(channelCount, c))),
+  };
+}
+
+const at = (values: Float64Array, index: number): number => values[index] as number;
 
 /** One bin with values in it. */
 export interface Bin {

@@ -1,8 +1,8 @@
 /** What a model costs: its size, its arithmetic, and what private inference makes of it. */
 import { graphAttr, intAttr } from './attributes.ts';
-import type { Body, Dim, Graph, LocalFunction, Model, Node, Value } from './ir.ts';
+import type { Body, Graph, LocalFunction, Model, Node, Value } from './ir.ts';
 import { KNOWN, levelsOf, NON_POLYNOMIAL } from './levels.ts';
-import { unifyDim } from './shape-facts.ts';
+import { comparisonsOf, type Multiplications, macsOf, multiplicationsOf, nodeKind } from './multiplications.ts';
 import type { Types } from './shapes.ts';
 import { elementCount } from './tensor.ts';
 import { allBodies, bodiesWithin, callCounts, functionTable, nestedGraphs, topologicalOrder } from './walk.ts';
@@ -12,6 +12,10 @@ export interface Cost {
   readonly parameters: number;
   /** Multiply-accumulates for one input. */
   readonly macs: number;
+  /** Scalar multiplications for one input, by kind. */
+  readonly multiplications: Multiplications;
+  /** Comparisons for one input with which MaxPool, GlobalMaxPool, ReduceMax and ReduceMin find their extremes. */
+  readonly poolComparisons: number;
   /** How often each operator runs, by name; those of other domains as `domain::name`. */
   readonly nodes: Readonly<Record<string, number>>;
   /** Multiplicative depth. */
@@ -29,6 +33,11 @@ export interface Cost {
  * - `macs`: of Conv, ConvTranspose, Gemm, MatMul and their quantised forms, where they depend on the model's input.
  *   Sizes that are symbolic or unknown count as 1. A numeric batch (the size with which both the first input and the
  *   first output begin) is divided out.
+ * - `multiplications`: under the same conventions, the multiply-accumulates, and of the other operators that have levels
+ *   (see `depth`) one product for each output, but for: Pow with a constant exponent, floor(log2 n) squarings and a
+ *   product for each further bit of n; ReduceSumSquare and ReduceProd, over their inputs; Einsum, over all its indices;
+ *   interpolation, by the weights that it takes. Ciphertext: both factors depend on the model's input; plaintext: one does.
+ * - `poolComparisons`: a window of k elements takes k - 1, whether or not some of them are padding.
  * - `depth`: the largest number of multiplicative levels on a path from an input to an output. One level: Conv,
  *   ConvTranspose, Gemm, MatMul, BatchNormalization, Einsum and Mul, by constants or by data; Div by a constant;
  *   AveragePool, GlobalAveragePool, ReduceMean and Mean, which multiply by 1/n; ReduceSumSquare; interpolation; scales of
@@ -45,9 +54,13 @@ export function cost(model: Model, types: Types): Cost {
   const env = new Map<Value, Flow>();
   for (const { value } of model.graph.inputs) if (!value.initializer) env.set(value, DATA);
   const { outputs, totals } = flowThrough(state, model.graph, env, types);
+  const batch = batchSize(model, types);
+  const perInput = (count: number) => Math.round(count / batch);
   return {
     parameters: parameters(model),
-    macs: Math.round(totals.macs / batchSize(model, types)),
+    macs: perInput(totals.macs),
+    multiplications: { ciphertext: perInput(totals.ciphertext), plaintext: perInput(totals.plaintext) },
+    poolComparisons: perInput(totals.comparisons),
     nodes: histogram(model),
     depth: Math.max(0, ...outputs.map((flow) => flow.get(0) ?? 0)),
     nonPolynomial: [...totals.nonPolynomial.values()].reduce((a, b) => a + b, 0),
@@ -76,9 +89,6 @@ function histogram(model: Model): Record<string, number> {
   return Object.fromEntries(counts);
 }
 
-/** An operator's name, with its domain where that is not the default one. */
-const nodeKind = ({ domain, op }: Node): string => (domain === '' ? op : `${domain}::${op}`);
-
 function batchSize(model: Model, types: Types): number {
   const input = model.graph.inputs.find(({ value }) => !value.initializer)?.value;
   const output = model.graph.outputs[0]?.value;
@@ -96,8 +106,9 @@ type Flow = ReadonlyMap<number, number>;
 const DATA: Flow = new Map([[0, 0]]);
 const CONSTANT: Flow = new Map();
 
-interface Totals {
+interface Totals extends Multiplications {
   readonly macs: number;
+  readonly comparisons: number;
   /** How many of each operator. */
   readonly nonPolynomial: ReadonlyMap<string, number>;
 }
@@ -105,15 +116,24 @@ interface Result {
   readonly outputs: readonly Flow[];
   readonly totals: Totals;
 }
-const NOTHING: Totals = { macs: 0, nonPolynomial: new Map() };
+const NOTHING: Totals = { macs: 0, ciphertext: 0, plaintext: 0, comparisons: 0, nonPolynomial: new Map() };
 const only = (node: Node, counts: boolean): Totals['nonPolynomial'] =>
   counts ? new Map([[nodeKind(node), 1]]) : NOTHING.nonPolynomial;
 
 function plus(a: Totals, b: Totals): Totals {
-  if (b.nonPolynomial.size === 0) return { macs: a.macs + b.macs, nonPolynomial: a.nonPolynomial };
-  const nonPolynomial = new Map(a.nonPolynomial);
-  for (const [kind, count] of b.nonPolynomial) nonPolynomial.set(kind, (nonPolynomial.get(kind) ?? 0) + count);
-  return { macs: a.macs + b.macs, nonPolynomial };
+  return {
+    macs: a.macs + b.macs,
+    ciphertext: a.ciphertext + b.ciphertext,
+    plaintext: a.plaintext + b.plaintext,
+    comparisons: a.comparisons + b.comparisons,
+    nonPolynomial: b.nonPolynomial.size === 0 ? a.nonPolynomial : together(a.nonPolynomial, b.nonPolynomial),
+  };
+}
+
+function together(a: Totals['nonPolynomial'], b: Totals['nonPolynomial']): Totals['nonPolynomial'] {
+  const counts = new Map(a);
+  for (const [kind, count] of b) counts.set(kind, (counts.get(kind) ?? 0) + count);
+  return counts;
 }
 
 interface State {
@@ -157,11 +177,14 @@ function nodeFlow(state: State, node: Node, inputs: readonly Flow[], env: Map<Va
   const nested = nestedGraphs(resolved);
   if (nested.length > 0) return nestedFlow(state, resolved, inputs, nested, env, types);
   if (!inputs.some(isData)) return { outputs: [], totals: NOTHING };
-  const levels = levelsOf({ node: resolved, isData: (index) => isData(inputs[index]), types });
+  const operands = { node: resolved, isData: (index: number) => isData(inputs[index]), types };
+  const levels = levelsOf(operands);
   if (levels === KNOWN) return { outputs: [], totals: NOTHING };
   const polynomial = levels !== NON_POLYNOMIAL;
   const out = join(inputs, polynomial ? levels : 0);
-  const totals = { macs: nodeMacs(node, types), nonPolynomial: only(node, !polynomial) };
+  const macs = macsOf(node, types);
+  const products = multiplicationsOf(operands, macs, levels);
+  const totals = { macs, ...products, comparisons: comparisonsOf(operands), nonPolynomial: only(node, !polynomial) };
   return { outputs: node.outputs.map(() => out), totals };
 }
 
@@ -205,7 +228,7 @@ function nestedFlow(
   const branches = possible.map((graph) => flowThrough(state, graph, env, types));
   const choice = join(op === 'If' ? inputs.slice(0, 1) : inputs);
   const outputs = node.outputs.map((_, i) => join([choice, ...branches.map((branch) => branch.outputs[i])]));
-  const own = { macs: 0, nonPolynomial: only(node, isData(choice)) };
+  const own = { ...NOTHING, nonPolynomial: only(node, isData(choice)) };
   return { outputs, totals: branches.map(({ totals }) => totals).reduce(plus, own) };
 }
 
@@ -230,7 +253,7 @@ function loopFlow(
     const late = (flow: Flow, i: number) => i < states && !isData(flow) && isData(results[i]);
     if (!carried.some(late)) {
       const choice = join(isLoop ? [...inputs.slice(0, lead), ...outputs.slice(0, 1)] : []);
-      const own = { macs: 0, nonPolynomial: only(node, isData(choice)) };
+      const own = { ...NOTHING, nonPolynomial: only(node, isData(choice)) };
       const merged = results.map((flow, i) => join([choice, flow, ...carried.slice(i, i < states ? i + 1 : i)]));
       return { outputs: merged, totals: plus(totals, own) };
     }
@@ -238,35 +261,3 @@ function loopFlow(
     carried = carried.map((flow, i) => (late(flow, i) ? fresh(results[i]) : flow));
   }
 }
-
-/** Multiply-accumulates of one node, with sizes that are not known counted as 1. */
-function nodeMacs(node: Node, types: Types): number {
-  const shape = (value: Value | null | undefined): readonly Dim[] => (value && types.get(value).shape) || [];
-  const [x, second, , fourth] = node.inputs.map(shape);
-  const out = shape(node.outputs[0]);
-  const quantised = /^(QLinear|com.microsoft::QGemm)/.test(nodeKind(node));
-  const data = x ?? [];
-  const weights = (quantised ? fourth : second) ?? [];
-  switch (nodeKind(node)) {
-    case 'Conv':
-    case 'ConvInteger':
-    case 'QLinearConv':
-      return size(out) * size(weights.slice(1));
-    case 'ConvTranspose':
-      return size(data) * size(weights.slice(1));
-    case 'Gemm':
-    case 'com.microsoft::QGemm': {
-      const known = weights.length === 2 && weights.every((dim) => typeof dim === 'number');
-      return known ? size(weights) * size(out.slice(0, 1)) : size(data) * size(out.slice(1));
-    }
-    case 'MatMul':
-    case 'MatMulInteger':
-    case 'QLinearMatMul':
-      return size(out) * size([unifyDim(data.at(-1) ?? null, weights.at(weights.length > 1 ? -2 : -1) ?? null)]);
-    default:
-      return 0;
-  }
-}
-
-const size = (dims: readonly Dim[]): number =>
-  dims.reduce<number>((product, dim) => (typeof dim === 'number' ? product * dim : product), 1);

@@ -220,6 +220,14 @@ export function replaceInput(model: Model, old: Value, base: string, type: Tenso
   return value;
 }
 
+/** Adds an input to the main graph, which has to be fed from now on. */
+export function addInput(model: Model, base: string, type: TensorType): Value {
+  const value = newValue(freshName(model, base), model.graph);
+  Object.assign(mutable(value), { declared: type, isInput: true });
+  mutable(model.graph).inputs.push({ value, info: typeMessage(value.name, type) });
+  return value;
+}
+
 /** Makes an intermediate value of the main graph an output too; it keeps its name. */
 export function addOutput(model: Model, value: Value, type: TensorType): void {
   mutable(model.graph).outputs.push({ value, info: typeMessage(value.name, type) });

@@ -257,7 +257,7 @@ function planNormalization(model: Model, bn: Node, affine: Affine): AffinePlan |
 }
 
 /** New data for one input slot: in place where nobody else reads the old data, under a fresh name otherwise. */
-function setConstant(model: Model, node: Node, index: number, tensor: Tensor): void {
+export function setConstant(model: Model, node: Node, index: number, tensor: Tensor): void {
   const old = node.inputs[index] ?? null;
   const own = old?.initializer && old.users.size === 1 && old.users.get(node) === 1;
   if (old && own && `${old.initializer?.dims}` === `${tensor.dims}`) setInitializer(old, tensor);

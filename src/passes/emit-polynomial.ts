@@ -1,37 +1,28 @@
-/** A polynomial as nodes: only Mul and Add on the data, coefficients as named constants. */
+/** A polynomial as nodes: only Mul, Add and Sub on the data, coefficients as named constants. */
 import { addConstant, addNode } from '../graph/edit.ts';
 import type { Body, ElementType, Model, Node, Value } from '../graph/ir.ts';
-import { makeTensor, toNumbers } from '../graph/tensor.ts';
-import type { Coefficients } from '../poly/fit.ts';
-import { type Form, type Operand, type Plan, plan } from '../poly/plan.ts';
+import { makeTensor, rounding } from '../graph/tensor.ts';
+import type { Operand, Plan, Step } from '../poly/plan.ts';
+import type { Polynomial } from '../poly/polynomial.ts';
 
 export interface PolynomialTensor {
   /** One polynomial, or one for each element of `shape`. */
-  readonly polynomials: readonly Coefficients[];
+  readonly polynomials: readonly Polynomial[];
   /** Shape of the coefficient tensors: [] for one polynomial, else broadcast against the input. */
   readonly shape: readonly number[];
 }
 
-/** The plan for all polynomials at once: a term is left out where it is zero in every one of them. */
-export function planTensor({ polynomials }: PolynomialTensor, form?: Form): Plan {
-  const length = polynomials.reduce((longest, p) => Math.max(longest, p.length), 0);
-  const pattern = Array.from({ length }, (_, k) => {
-    const first = polynomials[0]?.[k] ?? 0;
-    return polynomials.every((p) => (p[k] ?? 0) === first) ? first : 0.5; // any value but 0 and 1 stands for "varies"
-  });
-  return plan(pattern, form);
-}
-
 /**
- * Why the coefficients can't be held in an element type, or null: float16 overflows at 65504 and loses what is
+ * Why the constants can't be held in an element type, or null: float16 overflows at 65504 and loses what is
  * below 6e-8.
  */
-export function unrepresentable({ polynomials }: PolynomialTensor, elem: ElementType): string | null {
-  for (const coefficients of polynomials)
-    for (const [k, c] of coefficients.entries()) {
-      const [stored] = toNumbers(makeTensor('', elem, [1], [c]));
+export function unrepresentable({ constants, names }: Plan, elem: ElementType): string | null {
+  const round = rounding(elem);
+  for (const [i, values] of constants.entries())
+    for (const c of values) {
+      const stored = round(c);
       if (!Number.isFinite(stored) || (stored === 0 && c !== 0))
-        return `its coefficient c${k} = ${c} does not fit ${elem}`;
+        return `its coefficient ${names[i]} = ${c} does not fit ${elem}`;
     }
   return null;
 }
@@ -45,46 +36,58 @@ export interface PolynomialPlace {
   readonly elem: ElementType;
 }
 
-/** Emits the polynomial of `x`; the last node makes `output`, which must have no producer. */
+const OPERATORS = { mul: 'Mul', add: 'Add', sub: 'Sub' } as const;
+
+/**
+ * Emits the steps of a plan for `x`. Constants that are the same for all polynomials become scalars, the others tensors of
+ * `shape`, which has an element for each polynomial.
+ * @param output what the last node makes, without a producer so far; null for a new value
+ * @returns the output
+ */
 export function emitPolynomial(
   model: Model,
   { body, before, name, elem }: PolynomialPlace,
-  { tensor, steps }: { tensor: PolynomialTensor; steps: Plan },
+  { shape, plan }: { readonly shape: readonly number[]; readonly plan: Plan },
   x: Value,
-  output: Value,
-): void {
-  const constants = new Map<number, Value>();
-  const constant = (k: number): Value => {
-    const known = constants.get(k);
-    if (known) return known;
-    const values = tensor.polynomials.map((p) => p[k] ?? 0);
-    const value = addConstant(model, body, makeTensor(`${name}/c${k}`, elem, tensor.shape, values), before);
-    constants.set(k, value);
-    return value;
+  output: Value | null,
+): Value {
+  const { steps, constants, names } = withProducer(plan);
+  const emitted: Value[] = [];
+  const results: Value[] = [];
+  const constant = (i: number): Value => {
+    const values = constants[i] ?? [];
+    const tensor = makeTensor(`${name}/${names[i]}`, elem, values.length === 1 ? [] : shape, values);
+    return addConstant(model, body, tensor, before);
   };
-  const made: Value[] = [];
   const resolve = (operand: Operand): Value => {
     if (operand === 'x') return x;
-    return 'coefficient' in operand ? constant(operand.coefficient) : (made[operand.step] as Value);
+    if ('step' in operand) return results[operand.step] as Value;
+    emitted[operand.constant] ??= constant(operand.constant);
+    return emitted[operand.constant] as Value;
   };
-  // The identity (0 + 1 x) and constants have no steps, but the output needs a producer, and x its shape.
-  const times = { op: 'mul', a: 'x', b: { coefficient: 1 } } as const;
-  const isConstant = tensor.polynomials.every((p) => p.length <= 1);
-  const trivial = isConstant ? [times, { op: 'add', a: { step: 0 }, b: { coefficient: 0 } } as const] : [times];
-  const list = steps.steps.length > 0 ? steps.steps : trivial;
-  for (const [index, { op, a, b }] of list.entries()) {
-    const last = index === list.length - 1;
+  for (const [index, { op, a, b }] of steps.entries()) {
+    const inputs = [resolve(a), resolve(b)];
+    const last = index === steps.length - 1;
     const node = addNode(
       model,
       body,
-      {
-        op: op === 'mul' ? 'Mul' : 'Add',
-        name: `${name}/${op}`,
-        inputs: [resolve(a), resolve(b)],
-        ...(last && { outputs: [output] }),
-      },
+      { op: OPERATORS[op], name: `${name}/${op}`, inputs, ...(last && output && { outputs: [output] }) },
       before,
     );
-    made.push(node.outputs[0] as Value);
+    results.push(node.outputs[0] as Value);
   }
+  return results.at(-1) as Value;
+}
+
+/** The identity and constants have no steps, but the output needs a producer, and a constant the shape of x: c0 + c1 x. */
+function withProducer(plan: Plan): Pick<Plan, 'steps' | 'constants' | 'names'> {
+  if (plan.steps.length > 0) return plan;
+  const times: Step = { op: 'mul', a: 'x', b: { constant: 0 } };
+  if (plan.result === 'x') return { steps: [times], constants: [[1]], names: ['c1'] };
+  const [c0 = [0]] = plan.constants;
+  return {
+    steps: [times, { op: 'add', a: { step: 0 }, b: { constant: 1 } }],
+    constants: [[0], c0],
+    names: ['c1', 'c0'],
+  };
 }

@@ -67,14 +67,10 @@ const BENT = new Set([
 ]);
 /** What the last node of a spelling can be; the operators that are activations themselves are matched directly. */
 const LAST = new Set(['Mul', 'Div', 'Add', 'Sub', 'Neg', 'Max', 'Min', 'Where', 'Log']);
-/** Nodes are compiled anew for each reader: with many shared ones that multiplies calls. */
-interface Limits {
-  readonly nodes: number;
-  readonly calls: number;
-}
-const MATCHING: Limits = { nodes: 12, calls: 100 };
-/** Enough for polynomials of degree 32 in any form. */
-const EVALUATION: Limits = { nodes: 200, calls: 20_000 };
+/** Nodes of a spelling. */
+const MATCHING = 12;
+/** Enough for composites of degrees 15, 27, 29 and series of degree 200 in any form. */
+const EVALUATION = 2000;
 /** Only casts of these keep the number: others truncate, or change the element type. */
 const TRUTH = new Set(['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual', 'Not']);
 
@@ -94,28 +90,27 @@ export function matchExpression(
   if (last.domain !== '' || !LAST.has(last.op)) return null;
   // The farthest input first: Max(Min(x, 6), 0) is ReLU6 of x, not ReLU of Min(x, 6).
   for (const input of ancestors(model, last).reverse()) {
-    const nodes = new Set<Node>();
-    const constants: Value[] = [];
-    const f = compile(model, last, input, nodes, constants);
-    if (!f || ![...nodes].some(({ op }) => BENT.has(op))) continue;
+    const compiled = compile(model, last, input, MATCHING);
+    if (!compiled) continue;
+    const { f, nodes, constants } = compiled;
+    if (!nodes.some(({ op }) => BENT.has(op))) continue;
     const numbers = constants.map((constant) => constantScalar(model, constant) ?? 0);
     const activation = identify(f, numbers);
-    if (activation && constants.every((constant) => keepsShape(constant, input)))
-      return { input, activation, nodes: [...nodes] };
+    if (activation && constants.every((constant) => keepsShape(constant, input))) return { input, activation, nodes };
   }
   return null;
 }
 
 /** The function of a number that the nodes from `input` to the output of `last` compute, or null where it is none. */
 export function scalarFunction(model: Model, last: Node, input: Value): ((x: number) => number) | null {
-  return compile(model, last, input, new Set(), [], { used: 0, ...EVALUATION });
+  return compile(model, last, input, EVALUATION)?.f ?? null;
 }
 
 /** Values that `node` depends on through elementwise nodes, nearest first. */
 function ancestors(model: Model, node: Node): Value[] {
   const found = new Set<Value>();
   let level: Node[] = [node];
-  for (let seen = 1; level.length > 0 && seen <= MATCHING.nodes; ) {
+  for (let seen = 1; level.length > 0 && seen <= MATCHING; ) {
     const next: Node[] = [];
     for (const value of level.flatMap(({ inputs }) => inputs)) {
       if (!value || found.has(value) || constantScalar(model, value) !== null) continue;
@@ -129,35 +124,58 @@ function ancestors(model: Model, node: Node): Value[] {
   return [...found];
 }
 
-/** The expression under `node` as a function of `input` alone, or null where it depends on anything else. */
-function compile(
-  model: Model,
-  node: Node,
-  input: Value,
-  nodes: Set<Node>,
-  constants: Value[],
-  budget = { used: 0, ...MATCHING },
-): ((x: number) => number) | null {
-  const make = ELEMENTWISE.get(node.op);
-  if (!make || node.domain !== '' || referenced(node).length > 0) return null;
-  if (node.op === 'Cast' && !TRUTH.has(node.inputs[0]?.producer?.op ?? '')) return null;
-  if (nodes.size >= budget.nodes || ++budget.used > budget.calls) return null;
-  nodes.add(node);
-  const args: ((x: number) => number)[] = [];
-  for (const value of node.inputs) {
-    if (!value) return null;
+interface Compiled {
+  readonly f: (x: number) => number;
+  readonly nodes: readonly Node[];
+  readonly constants: readonly Value[];
+}
+
+/**
+ * The expression under `last` as a function of `input` alone, or null where it depends on anything else or has more than
+ * `limit` nodes. A call computes each node once, however many read it.
+ */
+function compile(model: Model, last: Node, input: Value, limit: number): Compiled | null {
+  const constants: Value[] = [];
+  const nodes: Node[] = [];
+  /** Where each value stands in the list that a call fills: x, the constants and the results in order. */
+  const places = new Map<Value, number>([[input, 0]]);
+  const steps: { readonly apply: NumberFunction; readonly args: readonly number[] }[] = [];
+  const put = (value: Value, apply: NumberFunction, args: readonly number[]): number => {
+    places.set(value, steps.push({ apply, args }));
+    return steps.length;
+  };
+  const visit = (value: Value): number | null => {
+    const place = places.get(value);
+    if (place !== undefined) return place;
     const number = constantScalar(model, value);
-    let arg: ((x: number) => number) | null = null;
-    if (value === input) arg = (x) => x;
-    else if (number !== null) {
+    if (number !== null) {
       constants.push(value);
-      arg = () => number;
-    } else if (value.producer) arg = compile(model, value.producer, input, nodes, constants, budget);
-    if (!arg) return null;
-    args.push(arg);
-  }
-  const apply = make(node);
-  return (x) => apply(...args.map((arg) => arg(x)));
+      return put(value, () => number, []);
+    }
+    return value.producer ? visitNode(value.producer, value) : null;
+  };
+  const visitNode = (node: Node, result: Value): number | null => {
+    const make = ELEMENTWISE.get(node.op);
+    if (!make || node.domain !== '' || referenced(node).length > 0) return null;
+    if (node.op === 'Cast' && !TRUTH.has(node.inputs[0]?.producer?.op ?? '')) return null;
+    if (nodes.length >= limit) return null;
+    nodes.push(node);
+    const args: number[] = [];
+    for (const value of node.inputs) {
+      const place = value ? visit(value) : null;
+      if (place === null) return null;
+      args.push(place);
+    }
+    return put(result, make(node), args);
+  };
+  const output = last.outputs[0];
+  if (!output || visitNode(last, output) === null) return null;
+  const f = (x: number): number => {
+    const values = [x];
+    for (const { apply, args } of steps) values.push(apply(...args.map((place) => values[place] as number)));
+    return values.at(-1) as number;
+  };
+  return { f, nodes, constants };
 }
 
 /** Irregular points, dense around 0 where the functions differ most, with both tails. */

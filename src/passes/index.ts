@@ -1,12 +1,14 @@
 /** All passes, in the order in which `rewrite` applies those it was asked for. */
 import { dropDead } from './drop-dead.ts';
 import { dropIdentity } from './drop-identity.ts';
+import { dropSoftmax } from './drop-softmax.ts';
 import { foldBatchnorm } from './fold-batchnorm.ts';
 import { foldConstants } from './fold-constants.ts';
 import { insertAmm } from './insert-amm.ts';
 import type { Pass } from './pass.ts';
 import { replaceActivation } from './replace-activation.ts';
 import { replaceMaxpool } from './replace-maxpool.ts';
+import { replaceMaxpoolSum } from './replace-maxpool-sum.ts';
 import { setBatch } from './set-batch.ts';
 import { setOpsetPass } from './set-opset.ts';
 
@@ -17,6 +19,8 @@ export const SIMPLE_PASSES = [
   foldBatchnorm,
   setBatch,
   replaceMaxpool,
+  replaceMaxpoolSum,
+  dropSoftmax,
   dropDead,
 ] as const satisfies readonly Pass<Record<never, never>>[];
 

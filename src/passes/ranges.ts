@@ -26,19 +26,23 @@ export function recordRanges(model: Model, ranges: ReadonlyMap<string, number>):
   setMetadata(model, KEY, JSON.stringify(Object.fromEntries([...rangesOf(model), ...ranges])));
 }
 
+interface NamesSites {
+  readonly sites: Readonly<Record<string, unknown>>;
+}
+
 /**
- * Statistics of another model, or a misspelt name, would otherwise go unnoticed. Squares and polynomials, which `probe`
+ * Statistics (or a plan) of another model, or a misspelt name, would otherwise go unnoticed. Squares and polynomials, which `probe`
  * measures too, may be named.
  * @throws SisyphusError `file`
  */
-export function refuseStrangers(statistics: ActivationStatistics, model: Model, types: Types, option: string): void {
+export function refuseStrangers({ sites }: NamesSites, model: Model, types: Types, option: string): void {
   const names = findActivations(model, types).sites.map(({ name }) => name);
   const known = new Set([...names, ...nonlinearSites(model, types).sites.map(({ name }) => name)]);
-  const stranger = Object.keys(statistics.sites).find((name) => !known.has(name));
+  const stranger = Object.keys(sites).find((name) => !known.has(name));
   if (stranger !== undefined)
     throw new SisyphusError(
       'file',
-      `${option}: the statistics name '${stranger}', which is no activation of this model${didYouMean(stranger, names.slice(0, 8))}`,
+      `${option}: names '${stranger}', which is no activation of this model${didYouMean(stranger, names.slice(0, 8))}`,
     );
 }
 
@@ -54,14 +58,4 @@ export function storedRanges(statistics: ActivationStatistics | undefined, site:
   const [channelMin, channelMax] = [stored.channelMin, stored.channelMax].map((list) => list.filter((x) => x !== null));
   const complete = channelMin?.length === stored.channelMin.length && channelMax?.length === stored.channelMax.length;
   return complete ? { channelMin, channelMax } : 'the statistics hold a channel of it without a finite value';
-}
-
-/** The largest magnitude that was measured at a site, or why there is none. */
-export function measuredRange(statistics: ActivationStatistics | undefined, site: string): number | string {
-  const stored = storedRanges(statistics, site);
-  if (typeof stored === 'string') return stored;
-  const range = [...stored.channelMin, ...stored.channelMax].reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-  if (range < 1e-6 || range > 1e6)
-    return `the statistics give it a range of ${range}, which no polynomial is fitted on`;
-  return range;
 }

@@ -34,10 +34,27 @@ export const replaceMaxpool: Pass = {
   },
 };
 
-const SHARED = ['kernel_shape', 'strides', 'pads', 'auto_pad', 'ceil_mode'];
-
 /** @returns why not, with nothing changed */
 function replace(model: Model, node: Node, types: Types): string | null {
+  const pool = planAverage(model, node, types);
+  if (typeof pool === 'string') return pool;
+  average(model, pool, 0, pool.output);
+  return null;
+}
+
+const SHARED = ['kernel_shape', 'strides', 'pads', 'auto_pad', 'ceil_mode'];
+
+/** A MaxPool that can become an AveragePool. */
+export interface PoolPlan {
+  readonly node: Node;
+  readonly input: Value;
+  readonly output: Value;
+  /** The windows, as AveragePool states them. */
+  readonly attributes: readonly Attribute[];
+}
+
+/** @returns why not, where AveragePool can't have the same windows */
+export function planAverage(model: Model, node: Node, types: Types): PoolPlan | string {
   const opset = opsetOf(model, node.body);
   const [input] = node.inputs;
   const [output, indices] = node.outputs;
@@ -49,13 +66,30 @@ function replace(model: Model, node: Node, types: Types): string | null {
   if (opset < 10 && attribute(node, 'ceil_mode')) return `AveragePool knows no ceil_mode at opset ${opset}`;
   const dilations = dilationsOf(node, opset);
   if (typeof dilations === 'string') return dilations;
+  return { node, input, output, attributes: [...kept, ...dilations] };
+}
 
+/**
+ * Puts the AveragePool in the MaxPool's place.
+ * @param countPadding whether zeros around the input count
+ * @param output the MaxPool's own, or none for a new value
+ * @returns the AveragePool's output, and the node that comes after it
+ */
+export function average(
+  model: Model,
+  { node, input, attributes }: PoolPlan,
+  countPadding: 0 | 1,
+  output?: Value,
+): { value: Value; next: Node | null } {
+  const [, indices] = node.outputs;
   const next = removeNode(node);
   if (indices) dropValueInfo(node.body, (value) => value === indices);
-  const attributes = [...kept, ...dilations, intAttribute('count_include_pad', 0)];
-  const spec = { op: 'AveragePool', name: `${siteName(node)}_average`, inputs: [input], attributes, outputs: [output] };
-  addNode(model, node.body, spec, next);
-  return null;
+  // Below opset 7 padding never counts, and there is no such attribute.
+  const counts = opsetOf(model, node.body) >= 7 ? [intAttribute('count_include_pad', countPadding)] : [];
+  const name = `${siteName(node)}_average`;
+  const spec = { op: 'AveragePool', name, inputs: [input], attributes: [...attributes, ...counts] };
+  const made = addNode(model, node.body, { ...spec, ...(output && { outputs: [output] }) }, next);
+  return { value: made.outputs[0] as Value, next };
 }
 
 function elementOf(input: Value, output: Value, types: Types, opset: number): string | null {

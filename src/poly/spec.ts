@@ -1,19 +1,28 @@
-/** Polynomials as the user writes them: `deg=4,a=5`, `taylor`, `quad`, `coeffs=0.2:0.5:0.2`, and for some sites only. */
-import { didYouMean, SisyphusError } from '../errors.ts';
-import type { Activation } from './activations.ts';
-import { type Coefficients, leastSquares, MAX_DEGREE, tangent, trim } from './fit.ts';
+/**
+ * Polynomials as the user writes them: `deg=4,a=5`, `taylor`, `quad`, `coeffs=0.2:0.5:0.2`, `preset=precise,alpha=10`, and
+ * for some sites only. Specs are `key=value` lists; `KEYS` lists the keys of fits, and each preset has its own.
+ */
+import { didYouMean } from '../errors.ts';
+import { MAX_DEGREE } from './fit.ts';
+import { type Interval, powers, trim } from './polynomial.ts';
+import { expandPreset, type Preset } from './presets.ts';
+import {
+  DENSITY_FITS,
+  type DensityFit,
+  INTERVAL_FITS,
+  type IntervalFit,
+  type Measured,
+  type Recipe,
+} from './recipe.ts';
+import { Entries } from './spec-entries.ts';
 
-export type PolySpec =
-  /** Least squares on [-range, range]; `dx` takes the paper's grid in place of the continuous density. */
-  | { readonly kind: 'fit'; readonly degree: number; readonly range: number; readonly dx?: number }
-  /** The same, the range of each site being the largest magnitude that a statistics file holds for it. */
-  | { readonly kind: 'measured'; readonly degree: number; readonly file: string; readonly dx?: number }
-  | { readonly kind: 'taylor' }
-  | { readonly kind: 'quad' }
-  | { readonly kind: 'coefficients'; readonly values: Coefficients };
-
-/** One that says all there is to know. */
-export type FixedSpec = Exclude<PolySpec, { readonly kind: 'measured' }>;
+export interface PolySpec {
+  /** As it parses back, in canonical order. */
+  readonly text: string;
+  readonly recipe: Recipe;
+  /** For specs that name a preset. */
+  readonly preset: Preset | null;
+}
 
 /** A spec for the sites whose name matches; null for all. */
 export interface SiteSpec {
@@ -22,8 +31,8 @@ export interface SiteSpec {
 }
 
 const WORDS = ['taylor', 'quad'];
-const KEYS = ['deg', 'a', 'coeffs', 'fit', 'dx'];
-const FITS = ['lsq'];
+const KEYS = ['deg', 'a', 'coeffs', 'fit', 'dx', 'mean', 'std', 'margin', 'weight', 'per', 'round', 'preset'];
+const FITS = [...INTERVAL_FITS, ...DENSITY_FITS];
 
 /** Parses `SPEC` or `GLOB=SPEC`. @throws SisyphusError `spec` */
 export function parseSiteSpec(text: string): SiteSpec {
@@ -36,74 +45,125 @@ export function parseSiteSpec(text: string): SiteSpec {
 /** Parses one polynomial spec. @throws SisyphusError `spec` */
 export function parseSpec(text: string): PolySpec {
   const word = text.trim();
-  if (word === 'taylor' || word === 'quad') return { kind: word };
-  const refuse = (why: string) => new SisyphusError('spec', `--poly '${text}': ${why}`);
-  const entries = new Map<string, string>();
-  for (const part of text.split(',').map((piece) => piece.trim())) {
-    const at = part.indexOf('=');
-    const key = at < 0 ? part : part.slice(0, at);
-    if (WORDS.includes(part)) throw refuse(`${part} stands alone`);
-    if (at < 0 && entries.has('coeffs')) throw refuse("coefficients are separated by ':' (c0:c1:c2, constant first)");
-    if (at < 0) throw refuse(`'${part}' is no polynomial${didYouMean(part, [...WORDS, ...KEYS.map((k) => `${k}=…`)])}`);
-    if (!KEYS.includes(key)) throw refuse(`unknown key '${key}'${didYouMean(key, KEYS)}`);
-    if (entries.has(key)) throw refuse(`'${key}' is given twice`);
-    entries.set(key, part.slice(at + 1));
+  if (word === 'taylor') return { text: word, recipe: { kind: 'taylor', degree: 1 }, preset: null };
+  if (word === 'quad') return { text: word, recipe: { kind: 'fixed', polynomial: powers(0, 0, 1) }, preset: null };
+  const entries = new Entries(text);
+  for (const part of entries.words) {
+    if (WORDS.includes(part)) throw entries.refuse(`${part} stands alone`);
+    if (entries.has('coeffs')) throw entries.refuse("coefficients are separated by ':' (c0:c1:c2, constant first)");
   }
-  const number = (key: string): number => {
-    const word = entries.get(key) ?? '';
-    const value = Number(word);
-    if (word.trim() === '' || !Number.isFinite(value))
-      throw refuse(
-        `${key}='${word}' is not a finite number${key === 'a' ? ', nor a statistics file (a=stats.json)' : ''}`,
-      );
-    return value;
-  };
-
-  const list = entries.get('coeffs');
-  if (list !== undefined) {
-    if (entries.size > 1) throw refuse('coeffs= stands alone');
-    const values = list.split(':').map((word) => {
-      const value = Number(word);
-      if (word.trim() === '' || !Number.isFinite(value))
-        throw refuse(`'${word}' is not a finite number (c0:c1:c2, constant first)`);
-      return value;
-    });
-    const trimmed = trim(values);
-    if (trimmed.length < 2) throw refuse('a constant would cut the network off from its input; give c0:c1 at least');
-    if (trimmed.length > MAX_DEGREE + 1) throw refuse(`degree ${trimmed.length - 1} is above ${MAX_DEGREE}`);
-    return { kind: 'coefficients', values: trimmed };
-  }
-  const fit = entries.get('fit') ?? 'lsq';
-  if (!FITS.includes(fit)) throw refuse(`unknown fit '${fit}'${didYouMean(fit, FITS)}`);
-  if (!entries.has('deg') || !entries.has('a')) throw refuse('a fit takes both deg= and a= (deg=4,a=5)');
-  const degree = number('deg');
-  if (!Number.isInteger(degree) || degree < 1 || degree > MAX_DEGREE)
-    throw refuse(`deg=${entries.get('deg')} must be a whole number from 1 to ${MAX_DEGREE}`);
-  const file = entries.get('a') ?? '';
-  const measured = file.endsWith('.json');
-  const range = measured ? 1 : number('a');
-  if (range <= 0) throw refuse(`a=${range} must be above 0: the range is [-a, a]`);
-  if (range < 1e-6 || range > 1e6) throw refuse(`a=${range} must lie between 1e-6 and 1e6`);
-  const dx = entries.has('dx') ? number('dx') : undefined;
-  if (dx !== undefined && dx <= 0) throw refuse(`dx=${dx} must be above 0`);
-  const common = { degree, ...(dx !== undefined && { dx }) };
-  return measured ? { kind: 'measured', file, ...common } : { kind: 'fit', range, ...common };
+  if (entries.has('preset')) return expandPreset(entries);
+  const [stray] = entries.words;
+  if (stray !== undefined)
+    throw entries.refuse(`'${stray}' is no polynomial${didYouMean(stray, [...WORDS, ...KEYS.map((k) => `${k}=…`)])}`);
+  entries.refuseOthers(KEYS);
+  const recipe = entries.has('coeffs') ? coefficients(entries) : fitted(entries);
+  return { text: format(recipe), recipe, preset: null };
 }
 
 /** The spec as text that parses back to it. */
-export function formatSpec(spec: PolySpec): string {
-  if (spec.kind === 'fit' || spec.kind === 'measured') {
-    const range = spec.kind === 'fit' ? spec.range : spec.file;
-    return `deg=${spec.degree},a=${range}${spec.dx === undefined ? '' : `,dx=${spec.dx}`}`;
-  }
-  return spec.kind === 'coefficients' ? `coeffs=${spec.values.join(':')}` : spec.kind;
+export const formatSpec = ({ text }: PolySpec): string => text;
+
+function coefficients(entries: Entries): Recipe {
+  if (entries.size > 1) throw entries.refuse('coeffs= stands alone');
+  const values = entries.list('coeffs');
+  const trimmed = trim(values);
+  if (trimmed.length < 2)
+    throw entries.refuse('a constant would cut the network off from its input; give c0:c1 at least');
+  if (trimmed.length > MAX_DEGREE + 1) throw entries.refuse(`degree ${trimmed.length - 1} is above ${MAX_DEGREE}`);
+  return { kind: 'fixed', polynomial: powers(...trimmed) };
 }
 
-/** The polynomial that a spec means for an activation. */
-export function polynomialFor(spec: FixedSpec, activation: Activation): Coefficients {
-  if (spec.kind === 'fit') return leastSquares(activation, spec.degree, spec.range, spec.dx);
-  if (spec.kind === 'taylor') return tangent(activation);
-  return spec.kind === 'quad' ? [0, 0, 1] : spec.values;
+function fitted(entries: Entries): Recipe {
+  const fit = entries.oneOf('fit', FITS, 'lsq');
+  if (isDensity(fit)) return densityFitted(entries, fit);
+  if (!entries.has('deg') || !entries.has('a')) throw entries.refuse('a fit takes both deg= and a= (deg=4,a=5)');
+  entries.refuseFor(`fit=${fit}`, [
+    'mean',
+    'std',
+    ...(fit === 'lsq' ? [] : ['dx']),
+    ...(fit === 'derivative' ? [] : ['weight']),
+  ]);
+  const on = entries.range('a');
+  const dx = entries.has('dx') ? entries.positive('dx') : undefined;
+  return {
+    kind: 'fit',
+    fit,
+    degree: entries.degree('deg'),
+    on,
+    ...(dx !== undefined && { dx }),
+    ...(entries.has('weight') && { weight: entries.oneOf('weight', ['legendre', 'chebyshev'], 'legendre') }),
+    ...modifiers(entries, on),
+  };
+}
+
+const isDensity = (fit: IntervalFit | DensityFit): fit is DensityFit =>
+  (DENSITY_FITS as readonly string[]).includes(fit);
+
+function densityFitted(entries: Entries, fit: DensityFit): Recipe {
+  if (!entries.has('deg')) throw entries.refuse('a fit takes deg= (deg=2,fit=gaussian)');
+  entries.refuseFor(`fit=${fit}`, ['dx', 'weight', 'margin', ...(fit === 'measured' ? ['mean', 'std', 'per'] : [])]);
+  const degree = entries.degree('deg');
+  if (entries.has('a')) {
+    const on = entries.range('a');
+    if (!('from' in on))
+      throw entries.refuse(
+        fit === 'gaussian'
+          ? 'fit=gaussian takes mean= and std=, or the statistics of a file (a=stats.json)'
+          : 'fit=measured takes the statistics of a file (a=stats.json, from `probe -o`)',
+      );
+    entries.refuseFor(`a=${on.from}`, ['mean', 'std']);
+    return { kind: 'density', fit, degree, on, ...modifiers(entries, on) };
+  }
+  if (fit === 'measured')
+    throw entries.refuse('fit=measured takes the statistics of a file (a=stats.json, from `probe -o`)');
+  const on = { mean: entries.number('mean', 0), std: entries.positive('std', 1) };
+  return { kind: 'density', fit, degree, on, ...modifiers(entries, on) };
+}
+
+function modifiers(entries: Entries, on: Interval | Measured | object) {
+  const measured = 'from' in on;
+  if (entries.has('per')) {
+    entries.oneOf('per', ['channel'], 'channel');
+    if (!measured) throw entries.refuse('per=channel takes the statistics of a file (a=stats.json)');
+  }
+  const rounding = entries.rounding('round');
+  return { ...(rounding && { rounding }), ...(entries.has('per') && { perChannel: true }) };
+}
+
+function format(recipe: Recipe): string {
+  if (recipe.kind === 'fixed') return `coeffs=${recipe.polynomial.stages[0]?.coefficients.join(':')}`;
+  if (recipe.kind !== 'fit' && recipe.kind !== 'density') return recipe.kind;
+  const { degree, fit, on, rounding, perChannel } = recipe;
+  const parts = [`deg=${degree}`];
+  if ('from' in on) parts.push(`a=${on.from}`);
+  else if ('mean' in on) parts.push(`mean=${on.mean}`, `std=${on.std}`);
+  else parts.push(`a=${formatInterval(on)}`);
+  if (fit !== 'lsq') parts.push(`fit=${fit}`);
+  if ('from' in on && on.margin !== 1) parts.push(`margin=${on.margin}`);
+  if (recipe.kind === 'fit' && recipe.dx !== undefined) parts.push(`dx=${recipe.dx}`);
+  if (recipe.kind === 'fit' && recipe.weight) parts.push(`weight=${recipe.weight}`);
+  if (rounding) parts.push(`round=${rounding.to === 'powers-of-two' ? 'pow2' : rounding.bits}`);
+  if (perChannel) parts.push('per=channel');
+  return parts.join(',');
+}
+
+const shortInterval = (interval: Interval): string => `[${interval.map((x) => Number(x.toPrecision(4))).join(', ')}]`;
+
+/** 5 for [-5, 5], 'low:high' for others. */
+const formatInterval = ([low, high]: Interval): string => (low === -high ? `${high}` : `${low}:${high}`);
+
+/**
+ * The spec with what was found in the statistics in their place, for people; a spec that says all there is to know, or
+ * that differs by channel, stays as it is.
+ */
+export function formatResolved(spec: PolySpec, interval: Interval | null): string {
+  const { recipe, text } = spec;
+  const measured = 'on' in recipe && typeof recipe.on === 'object' && 'from' in recipe.on;
+  if (!measured || interval === null || ('perChannel' in recipe && recipe.perChannel)) return text;
+  if (recipe.kind === 'density') return text;
+  if (spec.preset) return `${text} on ${shortInterval(interval)}`;
+  return recipe.kind === 'fit' ? format({ ...recipe, on: interval }) : text;
 }
 
 /** `*` stands for any run of characters, `/` included, and `?` for one. Linear in the name for each `*`. */

@@ -1,9 +1,12 @@
-/** The reports of `eval`, `probe` and `compare` as pages, and the paper's Figure 2 as a drawing. */
+/** The reports of `eval`, `probe` and `compare` as pages; the paper's Figure 2, and curves of polynomials, as drawings. */
+import type { PolynomialReport } from '../describe-polynomial.ts';
 import type { EvalReport, EvaluatedModel } from '../eval/accuracy.ts';
 import type { CompareReport } from '../eval/compare.ts';
 import type { PreprocessingText } from '../eval/preprocessing.ts';
 import type { ProbedModel, ProbedSite, ProbeReport } from '../eval/probe.ts';
 import type { ValueStatistics } from '../eval/statistics.ts';
+import { namedActivation } from '../poly/activations.ts';
+import { evaluate, parsePolynomial } from '../poly/polynomial.ts';
 import { shortNames } from '../short-names.ts';
 import { gainChart, lossChart, maximaChart } from './charts.ts';
 import { histogramChart, rangesChart } from './distribution-charts.ts';
@@ -207,4 +210,16 @@ export function comparePage(report: CompareReport): Promise<string> {
       },
     ],
   });
+}
+
+/** The curve of a polynomial beside its activation, a quarter beyond the interval on both sides, as an SVG file. */
+export async function polynomialSvg(report: PolynomialReport): Promise<string> {
+  const polynomial = parsePolynomial(report.polynomial);
+  const activation = namedActivation(report.fn);
+  const [low, high] = report.interval;
+  const [from, to] = [low - (high - low) / 4, high + (high - low) / 4];
+  const xs = Array.from({ length: 401 }, (_, i) => from + ((to - from) * i) / 400);
+  const line = (name: string, f: (x: number) => number) => ({ name, points: xs.map((x) => ({ x, y: f(x) })) });
+  const lines = [line(report.activation, activation.f), line(report.spec, (x) => evaluate(polynomial, x))];
+  return renderSvg(lossChart(lines, { x: 'x', y: 'y' }));
 }

@@ -547,7 +547,7 @@ describe('the statistics file', () => {
       await expect(rewriteModel(network(17).model, options)).rejects.toMatchObject({
         code: 'file',
         message: expect.stringContaining(
-          "the statistics name 'rely', which is no activation of this model; did you mean 'relu'?",
+          "names 'rely', which is no activation of this model; did you mean 'relu'?",
         ),
       });
   });

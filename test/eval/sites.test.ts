@@ -95,8 +95,10 @@ describe('ReLU networks', () => {
 
 describe('rewritten networks', () => {
   const specs = [2, 3, 4, 5, 6, 7, 8, 9].map((degree) => `deg=${degree},a=3`);
+  const fixed = ['taylor', 'quad', 'coeffs=1:0:0:2', 'coeffs=0:1'];
+  // Clenshaw's recurrence takes a range.
   const cases = FORMS.flatMap((form) =>
-    [...specs, 'taylor', 'quad', 'coeffs=1:0:0:2', 'coeffs=0:1'].map((spec) => [form, spec] as const),
+    [...specs, ...(form === 'clenshaw' ? [] : fixed)].map((spec) => [form, spec] as const),
   );
   it.each(cases)('%s %s: the sites of the original, by the same names', async (form, spec) => {
     const { model } = await rewriteModel(network(), { poly: [spec], form });

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { gainOf } from '../../src/eval/gain.ts';
+import type { ProbedModel, ProbedSite } from '../../src/eval/probe.ts';
 import {
   addValues,
   blocksOf,
@@ -9,6 +10,8 @@ import {
   type Running,
   startRunning,
 } from '../../src/eval/statistics.ts';
+import { statisticsFile, statisticsOf } from '../../src/eval/statistics-file.ts';
+import { parseStatistics } from '../../src/passes/statistics.ts';
 import { makeRng } from '../../src/rng.ts';
 
 /** One row after the other of [rows, channels, plane], everything sampled. */
@@ -71,6 +74,20 @@ describe('running statistics', () => {
               own.length > 0 ? 0 + own.reduce((a, b) => Math.min(a, b)) : null,
             );
           }
+          const size = finite.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+          for (let c = 0; c < channels; c++) {
+            const own = [...data].filter((x, i) => Math.floor(i / plane) % channels === c && Number.isFinite(x));
+            const [found, deviation] = [result.channelMean[c], result.channelStd[c]];
+            if (own.length === 0) {
+              expect([found, deviation]).toEqual([null, null]);
+              continue;
+            }
+            const mean = own.reduce((a, b) => a + b) / own.length;
+            const std = Math.sqrt(own.reduce((sum, x) => sum + (x - mean) ** 2, 0) / own.length);
+            expect(Math.abs((found as number) - mean)).toBeLessThanOrEqual(1e-9 * size);
+            // Squares of distances that cancel leave the root of float64's precision.
+            expect(Math.abs((deviation as number) - std)).toBeLessThanOrEqual(1e-7 * size);
+          }
           let leaving = 0;
           for (let row = 0; row < rows; row++)
             if (
@@ -89,6 +106,53 @@ describe('running statistics', () => {
       ),
       { numRuns: 300 },
     );
+  });
+
+  it('keeps a small deviation beside a large mean, by channel and over many tensors', () => {
+    const rng = makeRng(5);
+    const [rows, plane] = [16, 64];
+    const centres = [0, 1e6, -3e4];
+    const running = startRunning();
+    const seen: number[][] = centres.map(() => []);
+    for (let tensor = 0; tensor < 20; tensor++) {
+      const data = new Float32Array(rows * centres.length * plane);
+      for (let i = 0; i < data.length; i++) {
+        const c = Math.floor(i / plane) % centres.length;
+        // Steps of 1/16 are exact in float32 at 1e6.
+        data[i] = (centres[c] as number) + rng.int(33) / 16;
+        seen[c]?.push(data[i] as number);
+      }
+      const options = { sample: true, range: null, bad: new Uint8Array(rows) };
+      addValues(running, data, blocksOf([rows, centres.length, plane], rows), options);
+    }
+    const { channelMean, channelStd, mean, std } = finishRunning(running);
+    const exact = (list: readonly number[], centre: number) => {
+      const offset = list.reduce((sum, x) => sum + (x - centre), 0) / list.length;
+      return [centre + offset, Math.sqrt(list.reduce((sum, x) => sum + (x - centre - offset) ** 2, 0) / list.length)];
+    };
+    for (const [c, centre] of centres.entries()) {
+      const [m, s] = exact(seen[c] ?? [], centre) as [number, number];
+      expect(Math.abs((channelMean[c] as number) - m)).toBeLessThan(1e-12 * Math.max(1, Math.abs(centre)));
+      expect(Math.abs((channelStd[c] as number) / s - 1)).toBeLessThan(1e-9);
+    }
+    const [m, s] = exact(seen.flat(), 0) as [number, number];
+    expect(Math.abs((mean as number) / m - 1)).toBeLessThan(1e-12);
+    expect(Math.abs((std as number) / s - 1)).toBeLessThan(1e-12);
+  });
+
+  it('takes moments of sampled tensors only', () => {
+    const running = startRunning();
+    const add = (values: number[], sample: boolean) =>
+      addValues(running, Float32Array.from(values), blocksOf([1, 2, 2], 1), {
+        ...{ sample, range: null },
+        bad: new Uint8Array(1),
+      });
+    add([Number.NaN, 1, 100, 200], false);
+    expect(finishRunning(running)).toMatchObject({ channelMean: [null, null], channelStd: [null, null], mean: null });
+    add([Number.NaN, 4, 1, 3], true);
+    expect(finishRunning(running)).toMatchObject({
+      ...{ channelMin: [1, 1], channelMax: [4, 200], channelMean: [4, 2], channelStd: [0, 1] },
+    });
   });
 
   it('finds quantiles of a million normal values within 2 %', () => {
@@ -131,5 +195,61 @@ describe('gain', () => {
   it('is null where there is nothing to compare', () => {
     expect(gainOf(() => 1, bins)).toBeNull();
     expect(gainOf((x) => x, [])).toBeNull();
+  });
+});
+
+describe('statistics files', () => {
+  const parse = (site: object) => parseStatistics(JSON.stringify({ sites: { act: site } }), 's.json').sites.act;
+  const ranges = { channelMin: [-1, null], channelMax: [2, null] };
+  const moments = { min: -1, max: 2, mean: null, std: 0.5, channelMean: [0.5, null], channelStd: [0, null] };
+
+  it('read back as what a probe gives without a file', () => {
+    const input = finishRunning(collect(Float32Array.from([1, 2, Number.NaN, Number.NaN, -3, 5]), [1, 3, 2]));
+    const site: ProbedSite = {
+      ...{ name: 'act', label: 'relu', kind: 'relu' as const, shape: [3, 2], input, output: input },
+      ...{ range: null, leaving: null, nonFiniteInputs: 1, gain: null },
+    };
+    const probed: ProbedModel = {
+      ...{ path: 'm.onnx', images: 1, sampled: 1, seconds: 1, data: 'x', split: 'test', batch: 1, batching: '' },
+      ...{ preprocessing: {} as never, device: 'cpu', partial: false, sites: [site], skipped: [], nonFiniteOutputs: 0 },
+      ...{ firstNonFinite: null, escape: {} as never },
+    };
+    const read = parseStatistics(statisticsFile(probed), 's.json');
+    expect(statisticsOf(probed)).toMatchObject(read);
+    expect(read.sites.act).toMatchObject({ channelMean: [1.5, null, 1], channelStd: [0.5, null, 4], min: -3, max: 5 });
+  });
+
+  it('may leave out everything but the ranges', () => {
+    expect(parse(ranges)).toEqual(ranges);
+    const histogram = { edges: [-1, 0, 0, 2], counts: [3, 0, 1] };
+    expect(parse({ ...ranges, ...moments, histogram, gain: 1 })).toEqual({ ...ranges, ...moments, histogram });
+    expect(parse({ ...ranges, histogram: null })).toEqual({ ...ranges, histogram: null });
+  });
+
+  it.each<[string, object]>([
+    ['act.mean', { mean: 'x' }],
+    ['act.std', { std: -1 }],
+    ['act.channelStd.1', { ...moments, channelStd: [1, -1] }],
+    ['act.channelMean.0', { channelMean: [[1], 2] }],
+    ['act: channelMean and channelStd must be as long as channelMin', { channelMean: [1] }],
+    ['act: min is above max', { min: 3, max: 2 }],
+    ['act.histogram: there must be one edge more than counts', { histogram: { edges: [0, 1], counts: [1, 2] } }],
+    ['act.histogram: the edges must not fall', { histogram: { edges: [1, 0], counts: [1] } }],
+    ['act.histogram.counts.0', { histogram: { edges: [0, 1], counts: [-1] } }],
+    ['act.histogram', { histogram: [1] }],
+  ])('%s', (message, wrong) => {
+    const thrown = (() => {
+      try {
+        return parse({ ...ranges, ...wrong });
+      } catch (error) {
+        return error;
+      }
+    })();
+    expect(thrown).toMatchObject({ code: 'file', message: expect.stringContaining(`s.json: sites.${message}`) });
+    expect((thrown as Error).message).not.toContain('\n');
+  });
+
+  it('are JSON, or one line says where not', () => {
+    expect(() => parseStatistics('{\n"sites": x}', 's.json')).toThrow(/^s\.json: not JSON \([^\n]*\)$/);
   });
 });

@@ -105,7 +105,7 @@ describe('AMM', () => {
       skipped: [{ site: 'act', reason: 'the statistics hold nothing for it' }],
     });
     expect(() => run({ akt: statistics.sites.act })).toThrow(
-      "the statistics name 'akt', which is no activation of this model; did you mean 'act'?",
+      "names 'akt', which is no activation of this model; did you mean 'act'?",
     );
     expect(() => parseStatistics('{"sites": {"act": {"channelMin": ["a"]}}}', 's.json')).toThrow(
       's.json: sites.act.channelMin.0',

@@ -104,6 +104,7 @@ export const ALL_KINDS: Report = {
 const NO_VALUES: ValueStatistics = {
   ...{ min: null, max: null, mean: null, std: null, q001: null, median: null, q999: null, abs999: null },
   ...{ histogram: null, nan: 12, inf: 3, channelMin: [null], channelMax: [null] },
+  ...{ channelMean: [null], channelStd: [null] },
 };
 
 const values = (size: number): ValueStatistics => ({
@@ -118,6 +119,7 @@ const values = (size: number): ValueStatistics => ({
     abs999: size / 2,
   },
   ...{ histogram: bell(size), nan: 0, inf: 0, channelMin: [-size], channelMax: [size / 2] },
+  ...{ channelMean: [0.1], channelStd: [size / 4] },
 });
 
 const site = (name: string, i: number): ProbedSite => ({
