@@ -12,7 +12,7 @@ import {
   type Polynomial,
   toPowers,
 } from './poly/polynomial.ts';
-import { CALIBRATE, resolve, type SiteStatistics, sourceOf } from './poly/recipe.ts';
+import { CALIBRATE, fallbackOf, resolve, type SiteStatistics, sourceOf } from './poly/recipe.ts';
 import { formatResolved, type PolySpec, parseSpec } from './poly/spec.ts';
 
 export interface DescribeOptions {
@@ -88,7 +88,7 @@ function polynomialOf(
   const source = sourceOf(spec.recipe);
   const resolved = resolve(spec.recipe, [activation], source === null ? undefined : statistics);
   if ('reason' in resolved) {
-    const missing = source !== null && !statistics;
+    const missing = source !== null && !statistics && !fallbackOf(spec.recipe);
     const remedy =
       source === CALIBRATE ? 'give a number (a=5) or a file of statistics' : 'name one of its sites with --site';
     throw new SisyphusError('spec', `${spec.text}: ${missing ? `its range is measured: ${remedy}` : resolved.reason}`);

@@ -7,28 +7,22 @@ import { checkEqual, type EqualityReport } from './eval/check.ts';
 import { cloneModel, setMetadata } from './graph/edit.ts';
 import type { Model } from './graph/ir.ts';
 import { fileError, readModel } from './graph/read.ts';
-import { inferTypes } from './graph/shapes.ts';
 import { isStripped } from './graph/tensor.ts';
 import { assertValid } from './graph/verify.ts';
 import { encodedSize, writeModel } from './graph/write.ts';
 import { type ModelSummary, summarize } from './inspect.ts';
-import { findActivations } from './passes/activation-sites.ts';
 import { SIMPLE_PASSES } from './passes/index.ts';
 import { insertAmm } from './passes/insert-amm.ts';
 import type { PassReport } from './passes/pass.ts';
 import type { PlanFile } from './passes/plan-file.ts';
-import { recordRanges } from './passes/ranges.ts';
-import {
-  type ReplaceActivationOptions,
-  type ReplaceActivationReport,
-  runReplaceActivation,
-} from './passes/replace-activation.ts';
+import type { ReplaceActivationOptions } from './passes/replace-activation.ts';
 import type { SiteSelection } from './passes/select-sites.ts';
 import { setOpsetPass } from './passes/set-opset.ts';
 import type { ActivationStatistics } from './passes/statistics.ts';
 import type { Form } from './poly/plan.ts';
 import { CALIBRATE, fallbackOf, sourceOf } from './poly/recipe.ts';
-import { type PolySpec, parseSiteSpec, type SiteSpec } from './poly/spec.ts';
+import { parseSiteSpec, type SiteSpec } from './poly/spec.ts';
+import { chooseSites, presetAdvice, replaceWithinRange } from './replace-on-data.ts';
 import { VERSION } from './version.ts';
 
 export interface RewriteOptions extends SiteSelection {
@@ -142,7 +136,7 @@ export async function rewriteModel(original: Model, options: RewriteOptions, whe
 
   const notes: string[] = [];
   const choice = specs.find(({ spec }) => spec.preset?.choice)?.spec;
-  if (choice) plan = await choose(prepared, where, choice, options, notes);
+  if (choice) plan = await chooseSites(prepared, where, choice, options, notes);
   if (!plan && options.calibration && sources(specs).has(CALIBRATE)) {
     const { calibrate } = await import('./eval/calibration.ts');
     const probed = await calibrate(prepared, where, options.calibration);
@@ -158,13 +152,11 @@ export async function rewriteModel(original: Model, options: RewriteOptions, whe
   };
   const { model, report } =
     specs.length > 0 || plan
-      ? await replaceWithin(prepared, where, work, options, notes)
+      ? await replaceWithinRange(prepared, where, work, options.calibration, notes)
       : { model: prepared, report: null };
   if (report) {
     reports.push(report);
-    const ranged = report.applied.flatMap(({ site, range }) => (range === null ? [] : [[site, range] as const]));
-    recordRanges(model, new Map(ranged));
-    notes.push(...advice(prepared, specs, report));
+    notes.push(...presetAdvice(prepared, specs, report));
   }
 
   stampProvenance(model, options, where);
@@ -220,87 +212,6 @@ function refuseCombinations(options: RewriteOptions, specs: readonly SiteSpec[],
         `--poly ${spec.text}: its range is measured: give --data NAME:PATH, a=stats.json (from \`probe -o\`), or a number`,
       );
   }
-}
-
-/** A preset that replaces some of the activations: which ones is decided on data, as `sisyphus plan` does. */
-async function choose(
-  model: Model,
-  where: string,
-  { text, recipe, preset }: PolySpec,
-  options: RewriteOptions,
-  notes: string[],
-): Promise<PlanFile> {
-  if (!options.calibration)
-    throw new SisyphusError(
-      'usage',
-      `--poly ${text}: which activations it replaces is chosen on data: give --data NAME:PATH${preset?.name === 'delphi' ? ', or k=all to replace every one' : ''}`,
-    );
-  const { planModel } = await import('./search/plan.ts');
-  const report = await planModel(model, where, {
-    ...options.calibration,
-    ...pick(options),
-    method: preset?.choice?.method ?? 'delphi',
-    ...(preset?.choice?.budget != null && { budget: preset.choice.budget }),
-    ...(preset?.choice?.method === 'delphi' && { recipe: { text, recipe } }),
-  });
-  notes.push(...report.notes);
-  return report.plan;
-}
-
-/** How often a range may grow by a tenth (B = 50 by 5, as Lee et al. have it) before that is given up. */
-const MOST_ROUNDS = 40;
-
-/**
- * Replaces, and where a polynomial is worth nothing outside of its range (composites), runs the result on the
- * calibration data and starts over with wider ranges until no input leaves one (Lee et al. 2021, arXiv 2105.10879).
- */
-async function replaceWithin(
-  prepared: Model,
-  where: string,
-  work: ReplaceActivationOptions,
-  { calibration }: RewriteOptions,
-  notes: string[],
-): Promise<{ model: Model; report: ReplaceActivationReport }> {
-  const widened = new Map<string, number>();
-  for (let round = 0; ; round++) {
-    const model = cloneModel(prepared);
-    const report = runReplaceActivation(model, { ...work, widened });
-    if (!calibration || !work.poly.some(({ spec }) => spec.preset?.mustStayInRange)) return { model, report };
-    recordRanges(model, new Map(report.applied.flatMap(({ site, range }) => (range === null ? [] : [[site, range]]))));
-    const { calibrate } = await import('./eval/calibration.ts');
-    const { sites, images } = await calibrate(model, where, calibration);
-    const leaving = sites.filter(
-      (site) => (site.leaving ?? 0) > 0 && report.applied.some((one) => one.site === site.name),
-    );
-    const [first] = leaving;
-    if (!first) {
-      if (round > 0) notes.push(`ranges of ${widened.size} sites grew until none of ${images} inputs left them`);
-      return { model, report };
-    }
-    if (round === MOST_ROUNDS)
-      throw new SisyphusError(
-        'unsupported',
-        `${where}: inputs of '${first.name}' leave [-${first.range}, ${first.range}] whatever the range: the network before it is not approximated well enough (a higher alpha?)`,
-      );
-    // What comes after an escape escapes because of it, so only ranges that are missed by little grow with the first.
-    for (const { name, input, range } of leaving)
-      if (name === first.name || Math.max(-(input.min ?? 0), input.max ?? 0) < 2 * (range ?? 0))
-        widened.set(name, (widened.get(name) ?? 1) * 1.1);
-  }
-}
-
-/** What a user should know about how a preset's polynomials meet this network. */
-function advice(model: Model, specs: readonly SiteSpec[], report: ReplaceActivationReport): string[] {
-  const wanting = specs.filter(({ spec }) => spec.preset?.wantsBatchNormalization);
-  if (wanting.length === 0) return [];
-  const replaced = new Set(report.applied.map(({ site }) => site));
-  const { sites } = findActivations(model, inferTypes(model));
-  const bare = sites.filter(({ name, input }) => replaced.has(name) && input.producer?.op !== 'BatchNormalization');
-  if (bare.length === 0) return [];
-  const name = wanting[0]?.spec.preset?.name;
-  return [
-    `${name} counts on inputs of mean 0 and deviation 1: ${bare.length} of ${replaced.size} sites have no BatchNormalization right before them (it may be folded into their weights); \`--poly deg=2,fit=gaussian,a=stats.json\` takes what \`probe -o\` measured instead`,
-  ];
 }
 
 function simplePass(name: string) {

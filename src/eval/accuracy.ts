@@ -87,7 +87,7 @@ async function evaluateOne(path: string, device: Device, options: EvalOptions): 
   }
 }
 
-function refuseUnknownOutput({ model, where }: Feed, wanted: string | undefined): void {
+export function refuseUnknownOutput({ model, where }: Feed, wanted: string | undefined): void {
   const names = model.graph.outputs.map(({ value }) => value.name);
   if (wanted === undefined || names.includes(wanted)) return;
   throw new SisyphusError('usage', `${where}: has no output '${wanted}'${didYouMean(wanted, names)}`);

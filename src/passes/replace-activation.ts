@@ -22,7 +22,7 @@ import {
   parsePolynomial,
   toPowers,
 } from '../poly/polynomial.ts';
-import { type Refusal, type Resolved, resolve, sourceOf } from '../poly/recipe.ts';
+import { type Refusal, type Resolved, resolve, sourceOf, widened } from '../poly/recipe.ts';
 import { formatResolved, type PolySpec, type SiteSpec } from '../poly/spec.ts';
 import { type ActivationSite, findActivations } from './activation-sites.ts';
 import { emitPolynomial, unrepresentable } from './emit-polynomial.ts';
@@ -42,7 +42,7 @@ export interface ReplaceActivationOptions extends SiteSelection {
   readonly form?: Form;
   /** The statistics in a file that a spec names, or (for 'data') of a calibration; undefined for none. */
   readonly statistics?: (source: string) => ActivationStatistics | undefined;
-  /** Sites whose measured range is widened, by which factor. */
+  /** Sites whose composites get a wider range than asked for, by which factor. */
   readonly widened?: ReadonlyMap<string, number>;
 }
 
@@ -154,10 +154,11 @@ function specChooser(
     if (!spec) return { reason: 'no --poly is given for it', stays: true };
     const source = sourceOf(spec.recipe);
     const [only, ...others] = site.activations;
-    const make = () =>
-      resolve(spec.recipe, site.activations, source === null ? undefined : statistics(source, site.name));
+    const factor = options.widened?.get(site.name) ?? 1;
+    const recipe = widened(spec.recipe, factor);
+    const make = () => resolve(recipe, site.activations, source === null ? undefined : statistics(source, site.name));
     // Most sites share one activation and spec, so each fit is made once.
-    const shared = source === null && only && others.length === 0;
+    const shared = source === null && factor === 1 && only && others.length === 0;
     const result = shared
       ? into(
           into(resolved, spec, () => new Map<Activation, Resolved | Refusal>()),
@@ -186,11 +187,7 @@ function statisticsReader(options: ReplaceActivationOptions, model: Model, types
   }
   return (source: string, site: string) => {
     const statistics = sources.get(source);
-    const stored = statistics && Object.hasOwn(statistics.sites, site) ? statistics.sites[site] : undefined;
-    const factor = options.widened?.get(site) ?? 1;
-    if (!stored || factor === 1) return stored;
-    const widen = (list: readonly (number | null)[]) => list.map((x) => x && x * factor);
-    return { ...stored, channelMin: widen(stored.channelMin), channelMax: widen(stored.channelMax) };
+    return statistics && Object.hasOwn(statistics.sites, site) ? statistics.sites[site] : undefined;
   };
 }
 

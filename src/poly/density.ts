@@ -23,18 +23,21 @@ const density = (z: number) => Math.exp((-z * z) / 2) / Math.sqrt(2 * Math.PI);
  * A_0 = u Phi(z) + v phi(z), A_1 = v Phi(z), A_n = v phi(z) He_{n-2}(-z) of He_n((x - mean) / std) / n!, where
  * v = std, u = mean - k and z = u / v. Others are integrated numerically.
  * @param std above 0
- * @returns a series on mean +- 4 std, though it is one polynomial everywhere
+ * @returns a series on mean +- 4 std (6 at degree 32), though it is one polynomial everywhere
  */
 export function gaussianFit(
   activation: Activation,
   degree: number,
   { mean, std }: { readonly mean: number; readonly std: number },
 ): ChebyshevSeries {
-  const interval: Interval = [mean - 4 * std, mean + 4 * std];
+  // High degrees count what lies further out, where digits of a series on less would be lost.
+  const reach = Math.max(4, Math.sqrt(degree + 4)) * std;
+  const interval: Interval = [mean - reach, mean + reach];
   expectFit(degree, interval);
   if (!PIECEWISE_LINEAR.has(activation.kind)) {
-    const wide: Interval = [mean - 12 * std, mean + 12 * std];
-    const steps = Array.from({ length: 25 }, (_, i) => mean + (i - 12) * std);
+    // At degree 32 half of the squares lie beyond 8 deviations; beyond 20 there is nothing.
+    const wide: Interval = [mean - 20 * std, mean + 20 * std];
+    const steps = Array.from({ length: 41 }, (_, i) => mean + (i - 20) * std);
     const nodes = quadrature([...steps, ...cutsWithin(activation, wide)], degree + 17, (x) =>
       density((x - mean) / std),
     );

@@ -95,7 +95,9 @@ function candidates(cuts: readonly number[], size: number): number[] {
   return sorted.flatMap((low, i) => {
     const high = sorted[i + 1];
     if (high === undefined) return [low];
-    return Array.from({ length: each }, (_, j) => fromUnit([low, high], -Math.cos((Math.PI * j) / each)));
+    return Array.from({ length: each }, (_, j) =>
+      j === 0 ? low : fromUnit([low, high], -Math.cos((Math.PI * j) / each)),
+    );
   });
 }
 

@@ -108,4 +108,4 @@ export function weightedFit(
 
 /** A polynomial that can be evaluated, as a series: without the terms that are rounding, such as odd ones of |x|. */
 export const seriesOf = (p: (x: number) => number, degree: number, interval: Interval): ChebyshevSeries =>
-  chebyshevSeries(prune(interpolate(p, degree, interval), 1, 1e-14), interval);
+  chebyshevSeries(prune(interpolate(p, degree, interval), 1, 1e-13), interval);

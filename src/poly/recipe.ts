@@ -116,6 +116,15 @@ export function fallbackOf(recipe: Recipe): Interval | null {
   return on !== null && typeof on === 'object' && 'from' in on ? (on.fallback ?? null) : null;
 }
 
+/** A composite on a wider range. */
+export function widened(recipe: Recipe, factor: number): Recipe {
+  if (recipe.kind !== 'composite' || factor === 1) return recipe;
+  const { on } = recipe;
+  if (typeof on === 'number') return { ...recipe, on: on * factor };
+  const fallback = on.fallback?.map((end) => end * factor) as [number, number] | undefined;
+  return { ...recipe, on: { ...on, margin: on.margin * factor, ...(fallback && { fallback }) } };
+}
+
 /**
  * The polynomials for a site.
  * @param activations one, or one for each element of the parameters (PRelu)

@@ -36,6 +36,8 @@ const FITS = [...INTERVAL_FITS, ...DENSITY_FITS];
 
 /** Parses `SPEC` or `GLOB=SPEC`. @throws SisyphusError `spec` */
 export function parseSiteSpec(text: string): SiteSpec {
+  // Names of presets may be words of specs, too: `preset=taylor`.
+  if (text.startsWith('preset=')) return { glob: null, spec: parseSpec(text) };
   const keys = KEYS.join('|');
   const match = new RegExp(`^(?:(?<glob>.+?)=)?(?<spec>(?:${keys})=.*|${WORDS.join('|')})$`, 's').exec(text);
   const spec = match?.groups?.spec ?? text;
@@ -159,11 +161,12 @@ const formatInterval = ([low, high]: Interval): string => (low === -high ? `${hi
  */
 export function formatResolved(spec: PolySpec, interval: Interval | null): string {
   const { recipe, text } = spec;
-  const measured = 'on' in recipe && typeof recipe.on === 'object' && 'from' in recipe.on;
-  if (!measured || interval === null || ('perChannel' in recipe && recipe.perChannel)) return text;
-  if (recipe.kind === 'density') return text;
-  if (spec.preset) return `${text} on ${shortInterval(interval)}`;
-  return recipe.kind === 'fit' ? format({ ...recipe, on: interval }) : text;
+  if (interval === null) return text;
+  // The range of a composite may have grown.
+  if (recipe.kind === 'composite') return `${text} on ${shortInterval(interval)}`;
+  const measured = recipe.kind === 'fit' && 'from' in recipe.on;
+  if (!measured || recipe.perChannel) return text;
+  return spec.preset ? `${text} on ${shortInterval(interval)}` : format({ ...recipe, on: interval });
 }
 
 /** `*` stands for any run of characters, `/` included, and `?` for one. Linear in the name for each `*`. */

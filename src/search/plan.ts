@@ -4,6 +4,7 @@
  */
 import path from 'node:path';
 import { didYouMean, SisyphusError } from '../errors.ts';
+import { refuseUnknownOutput } from '../eval/accuracy.ts';
 import { type CalibrationOptions, calibrate, calibrationRows } from '../eval/calibration.ts';
 import { parseDevice } from '../eval/device.ts';
 import { openFeed } from '../eval/feed.ts';
@@ -141,6 +142,7 @@ export async function planModel(model: Model, where: string, options: PlanOption
   assertValid(model, where);
   const rows = await calibrationRows(options);
   const feed = await openFeed(model, where, rows);
+  refuseUnknownOutput(feed, options.logits);
   const found = findSites(model, options);
   if (found.open.length === 0)
     throw new SisyphusError('usage', `${where}: there is no activation to choose from${firstReason(found.stay)}`);

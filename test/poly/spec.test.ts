@@ -47,6 +47,7 @@ describe('specs', () => {
     ['a=b=quad', 'a=b', fixed(0, 0, 1)],
     ['*=coeffs=0:1', '*', fixed(0, 1)],
     ['relu*=preset=secureml', 'relu*', fixed(0, 0, 1)],
+    ['preset=taylor', null, { kind: 'taylor', degree: 1 }],
   ])('%s', (text, glob, recipe) => {
     const parsed = parseSiteSpec(text);
     expect(parsed.glob).toBe(glob);

@@ -113,7 +113,9 @@ describe('the trial network', () => {
     const { model, switches } = await addSwitches(original, names, 3, 'net');
     expect(verify(model)).toEqual([]);
     const keep = switchInputs(switches, SITES, [null, null, null]);
-    expect(difference(await outputs(model, 6, elem, keep), await outputs(original, 6, elem))).toBeLessThan(1e-6);
+    // onnxruntime computes float16 in float32 and rounds at places of its choice: to 11 bits.
+    const tolerance = elem === 'float' ? 1e-6 : 4 * 2 ** -11;
+    expect(difference(await outputs(model, 6, elem, keep), await outputs(original, 6, elem))).toBeLessThan(tolerance);
   });
 
   it('is what the rewritten network is, whatever is chosen', async () => {
