@@ -210,6 +210,8 @@ function resolveFit(
   const [place, ...others] = places;
   if (!place) return NOTHING;
   const make = (where: Place) => (activation: Activation) => fitAt(recipe, activation, where);
+  if (recipe.rounding && activations.length > 1 && !recipe.perChannel)
+    return { reason: `its ${activations.length} slopes would undo the rounding of the coefficients` };
   if (!recipe.perChannel) return spread(activations, recipe.degree, make(place));
   if (activations.length > 1 && activations.length !== others.length + 1)
     return { reason: `it has ${activations.length} slopes and ${others.length + 1} channels, which do not pair up` };

@@ -99,7 +99,7 @@ export async function dp(planning: Planning): Promise<Planned> {
   const { drop } = planning.limits;
   const assignment = drop === null ? solve(limitsOf(planning)) : await fewestKept(planning, solve, drop);
   if (!assignment) throw new SisyphusError('internal', 'no plan is within limits that were found to be possible');
-  const chosen = drop === null ? await exchange(planning, assignment, table) : assignment;
+  const chosen = drop === null ? await exchange(planning, assignment) : assignment;
   return { choices: choicesOf(planning, chosen), sensitivity: reported(table, chosen) };
 }
 
@@ -130,39 +130,54 @@ async function fewestKept(
   return best;
 }
 
-/** Exchanges that are measured, for each candidate. */
-const EXCHANGES = 3;
+/** Measurements for each option of each candidate, and what they are made on. */
+const EXCHANGES = 6;
+const EXCHANGE_IMAGES = 250;
 
 /**
- * Errors do not just add up, so plans next to the best one by their sum are measured too: one or two sites changed, those
- * that should cost least first.
+ * Errors do not just add up: what is worst alone may not matter once its neighbours are replaced. So plans around the
+ * best one by sums are measured too. In each round every site is changed alone, within the limits or not; one or two
+ * changes that should do least by these figures are then tried together, until one is better.
  */
-async function exchange(
-  planning: Planning,
-  start: Assignment,
-  table: readonly (readonly number[])[],
-): Promise<Assignment> {
-  const cost = (assignment: Assignment) => assignment.reduce((sum, index, i) => sum + (table[i]?.[index] ?? 0), 0);
-  let [best, error] = [start, await errorOf(planning, start)];
-  const tried = new Set([start.join()]);
-  for (let left = EXCHANGES * planning.candidates.length; left > 0; ) {
+async function exchange(planning: Planning, start: Assignment): Promise<Assignment> {
+  const measured = new Map<string, number>();
+  let left = EXCHANGES * planning.candidates.reduce((sum, { options }) => sum + options.length, 0);
+  const measure = async (assignment: Assignment) => {
+    const known = measured.get(assignment.join());
+    if (known !== undefined) return known;
+    left--;
+    const { error } = await planning.evaluate(choicesOf(planning, assignment), EXCHANGE_IMAGES);
+    measured.set(assignment.join(), error);
+    return error;
+  };
+  let [best, error] = [start, await measure(start)];
+  while (left > 0) {
+    const changes: number[][] = [];
+    for (const [site, candidate] of planning.candidates.entries()) {
+      const row: number[] = [];
+      for (const index of optionsOf(candidate).keys()) row.push((await measure(replaced(best, site, index))) - error);
+      changes.push(row);
+    }
     const next = neighbours(planning, best)
-      .filter((assignment) => !tried.has(assignment.join()))
-      .map((assignment) => ({ assignment, cost: cost(assignment) }))
-      .sort((a, b) => a.cost - b.cost);
+      .map((assignment) => ({
+        assignment,
+        change: assignment.reduce((sum, index, site) => sum + (changes[site]?.[index] ?? 0), 0),
+      }))
+      .sort((a, b) => a.change - b.change)
+      .slice(0, planning.candidates.length);
     let better: Assignment | null = null;
     for (const { assignment } of next) {
-      if (left-- <= 0) break;
-      tried.add(assignment.join());
-      const measured = await errorOf(planning, assignment);
-      if (measured >= error) continue;
-      [better, error] = [assignment, measured];
+      if (left <= 0 && !measured.has(assignment.join())) break;
+      const result = await measure(assignment);
+      if (result >= error) continue;
+      [better, error] = [assignment, result];
       break;
     }
     if (!better) break;
     best = better;
   }
-  return best;
+  // They may have been too few inputs.
+  return (await errorOf(planning, best)) < (await errorOf(planning, start)) ? best : start;
 }
 
 /** All plans within the limits that differ at one or two sites. */

@@ -105,7 +105,7 @@ describe('least squares under a normal distribution', () => {
               mean,
               std,
             );
-            // Plain sums are good to the square of their step, 2.4e-3, and a third of it.
+            // Plain sums are good to a tenth of the square of their step, 2.4e-3.
             expect(Math.abs(product)).toBeLessThan(1e-6);
           }
         }
