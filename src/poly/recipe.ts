@@ -15,7 +15,6 @@ import {
   type Polynomial,
   polynomial,
   powerSeries,
-  prune,
   type Series,
   toPowers,
 } from './polynomial.ts';
@@ -224,7 +223,7 @@ type Histogram = NonNullable<SiteStatistics['histogram']>;
 
 function fitAt(recipe: FitRecipe, activation: Activation, place: Place): Fitted {
   const { degree, rounding } = recipe;
-  const series = pruned(seriesAt(recipe, activation, place));
+  const series = seriesAt(recipe, activation, place);
   // Of a normal distribution all but 0.3 %.
   const interval: Interval =
     'normal' in place
@@ -237,12 +236,6 @@ function fitAt(recipe: FitRecipe, activation: Activation, place: Place): Fitted 
       ? toPowersOfTwo(coefficients)
       : toFixedPoint(activation, padded(coefficients, degree), rounding.bits, interval);
   return { series: powerSeries(rounded), interval };
-}
-
-/** Without what is only rounding, such as the odd terms of an even function, which would cost products. */
-function pruned(series: ChebyshevSeries): ChebyshevSeries {
-  const { coefficients, interval } = series;
-  return chebyshevSeries(prune(coefficients, 1), interval);
 }
 
 const padded = (coefficients: readonly number[], degree: number) =>
