@@ -2,6 +2,7 @@
 export type { Batch, Dataset, DatasetOptions, Split } from './data/dataset.ts';
 export { type GetOptions, type GetReport, getDataset } from './data/get.ts';
 export { makeSelection, openDataset } from './data/open.ts';
+export { type DescribeOptions, describePolynomial, type PolynomialReport } from './describe-polynomial.ts';
 export { type ErrorCode, SisyphusError } from './errors.ts';
 export {
   type Accuracy,
@@ -33,10 +34,24 @@ export { serialize, type WriteOptions, writeModel } from './graph/write.ts';
 export { type InspectedModel, inspect, type ModelSummary, summarize } from './inspect.ts';
 export { listPasses } from './passes/index.ts';
 export type { Pass, PassReport } from './passes/pass.ts';
+export { type Activation, namedActivation } from './poly/activations.ts';
 export { leastSquares } from './poly/fit.ts';
-export { type Plan, plan } from './poly/plan.ts';
+export { evaluatePlan, type Form, type Plan, plan } from './poly/plan.ts';
+export {
+  type ChebyshevSeries,
+  evaluate as evaluatePolynomial,
+  formatPolynomial,
+  type Interval,
+  type Polynomial,
+  type PowerSeries,
+  parsePolynomial,
+  toChebyshev,
+  toPowers,
+} from './poly/polynomial.ts';
+export { listPresets, type PresetSummary } from './poly/presets.ts';
 export { formatSpec, type PolySpec, parseSpec } from './poly/spec.ts';
 export type { OnProgress, ProgressEvent } from './progress.ts';
 export { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from './rewrite.ts';
+export { type PlanOptions, type PlanReport, planReplacement } from './search/plan.ts';
 export { VERSION } from './version.ts';
-export { comparePage, evalPage, maximaSvg, probePage } from './view/pages.ts';
+export { comparePage, evalPage, maximaSvg, polynomialSvg, probePage } from './view/pages.ts';

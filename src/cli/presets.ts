@@ -1,6 +1,5 @@
 import type { Command } from 'commander';
 import { listPresets } from '../poly/presets.ts';
-import { parseSpec } from '../poly/spec.ts';
 import { bold, type CommonOptions, dim, makeOutput, type Streams, table } from './output.ts';
 
 export function presetsCommand(program: Command, streams: Streams): void {
@@ -12,7 +11,7 @@ export function presetsCommand(program: Command, streams: Streams): void {
     )
     .action((flags: CommonOptions) => {
       const output = makeOutput(streams, flags);
-      const presets = listPresets(parseSpec);
+      const presets = listPresets();
       const head = ['preset', 'Table 1', 'degree', 'depth', 'replaces', 'source', 'what else it changes'];
       const rows = presets.map(({ name, source, table1, degree, depth, replaces, also }) => [
         name,

@@ -10,7 +10,7 @@ import { plan } from './plan.ts';
 import { degreeOf, type Interval, type Polynomial, powers } from './polynomial.ts';
 import { CALIBRATE, type Measured, type Recipe, resolve, sourceOf } from './recipe.ts';
 import type { PolySpec } from './spec.ts';
-import type { Entries } from './spec-entries.ts';
+import { Entries } from './spec-entries.ts';
 
 /** What a spec that names a preset asks for besides its polynomial. */
 export interface Preset {
@@ -373,9 +373,9 @@ export function expandPreset(entries: Entries): PolySpec {
 }
 
 /** All presets, with degree and depth of what they make of ReLU by default. */
-export function listPresets(parse: (text: string) => PolySpec): PresetSummary[] {
+export function listPresets(): PresetSummary[] {
   return DEFINITIONS.map(({ name, source, table1, polynomial, also, options }) => {
-    const { recipe, preset } = parse(`preset=${name}`);
+    const { recipe, preset } = expandPreset(new Entries(`preset=${name}`));
     const example = exampleOf(recipe);
     return {
       name,

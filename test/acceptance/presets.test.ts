@@ -3,7 +3,6 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { evaluate } from '../../src/eval/accuracy.ts';
 import { listPresets } from '../../src/poly/presets.ts';
-import { parseSpec } from '../../src/poly/spec.ts';
 import { rewrite } from '../../src/rewrite.ts';
 import { type SharedSet, sharedData, sharedDataMissing } from '../support/data.ts';
 import { testFolder } from '../support/folder.ts';
@@ -23,7 +22,7 @@ const NETWORKS: readonly { name: string; set: SharedSet; normalize: string; imag
 describe.skipIf(missing)('presets on real networks', () => {
   const root = missing ? '' : sharedData(...new Set(NETWORKS.map(({ set }) => set)));
   const folder = testFolder('presets');
-  const names = listPresets(parseSpec).map(({ name }) => name);
+  const names = listPresets().map(({ name }) => name);
 
   for (const { name: network, set, normalize, images, calibration } of NETWORKS) {
     const file = path.join(SHARED, 'models', `${network}.onnx`);
