@@ -25,12 +25,16 @@ export function leastSquares(activation: Activation, degree: number, interval: I
   return weightedFit(nodes, activation.f, degree, interval);
 }
 
+/** Values of the orthogonal polynomials on a grid that are held at once: a second or two of work. */
+const GRID_NUMBERS = 1e7;
+
 function grid([low, high]: Interval, degree: number, dx: number) {
   const count = Math.trunc((high - low) / dx);
-  if (count <= degree || count > 1e7)
+  const most = Math.floor(GRID_NUMBERS / (degree + 1));
+  if (count <= degree || count > most)
     throw new SisyphusError(
       'spec',
-      `dx=${dx} gives ${count} points on [${low}, ${high}]; a degree ${degree} fit takes ${degree + 1} to 10000000`,
+      `dx=${dx} gives ${count} points on [${low}, ${high}]; a degree ${degree} fit takes ${degree + 1} to ${most}`,
     );
   const x = Float64Array.from({ length: count }, (_, i) => fromUnit([low, high], -1 + (2 * i) / (count - 1)));
   return { x, weight: new Float64Array(count).fill(1) };
