@@ -39,7 +39,7 @@ export function planCommand(program: Command, streams: Streams, signal: AbortSig
     )
     .option(
       '--method <method>',
-      'dp: a dynamic programme over sites and degrees (OLA) | greedy (FIONA) | delphi: its score | safenet: single channels, ranked | random: what to beat',
+      'dp: a dynamic programme over sites and degrees (OLA) | greedy (FIONA) | channels: dp, then single channels change places | delphi: its score | safenet: single channels, ranked | random: what to beat',
       'dp',
     )
     .option(

@@ -7,6 +7,7 @@
  * - `greedy`: one step at a time by what is measured together; under an accuracy budget the largest saving first and the
  *   lowest degree that is good enough (FIONA, 2026).
  * - `delphi`: the score accuracy (1 + replaced / all) of DELPHI's planner (Mishra et al. 2020, its code), site by site.
+ * - `channels`: `dp`, then channels that keep their activation change places with others while that lowers the error.
  * - `safenet`: channels ranked by what replacing them does to the logits (SAFENet: Lou et al. 2021), which stay as far as
  *   the budget goes.
  * - `random`: what the others have to beat.
@@ -14,10 +15,11 @@
 import { SisyphusError } from '../errors.ts';
 import type { Rng } from '../rng.ts';
 import type { Candidate, Option } from './candidates.ts';
+import { exchangeChannels, keeping, unitsOf } from './channels.ts';
 import { cheapestWithin } from './knapsack.ts';
-import { type Choices, type Quality, type Replacement, success } from './trial.ts';
+import { type Choices, type Quality, success } from './trial.ts';
 
-export const METHODS = ['dp', 'greedy', 'delphi', 'safenet', 'random'] as const;
+export const METHODS = ['dp', 'greedy', 'channels', 'delphi', 'safenet', 'random'] as const;
 export type Method = (typeof METHODS)[number];
 
 /** What candidates may take together. Infinity where there is no limit. */
@@ -88,6 +90,12 @@ const reported = (table: readonly (readonly number[])[], assignment: Assignment)
   table.map((row, i) => row[assignment[i] ?? 0] || Math.min(...row.slice(1)));
 
 export async function dp(planning: Planning): Promise<Planned> {
+  const { choices, sensitivity } = await bySites(planning);
+  return { choices, sensitivity };
+}
+
+/** The plan of `dp`, with the best option of each site whether it stays or not. */
+async function bySites(planning: Planning): Promise<Planned & { readonly best: readonly Option[] }> {
   const table = await sensitivities(planning);
   const items = planning.candidates.map((candidate, i) =>
     optionsOf(candidate).map((choice, index) => ({
@@ -100,7 +108,17 @@ export async function dp(planning: Planning): Promise<Planned> {
   const assignment = drop === null ? solve(limitsOf(planning)) : await fewestKept(planning, solve, drop);
   if (!assignment) throw new SisyphusError('internal', 'no plan is within limits that were found to be possible');
   const chosen = drop === null ? await exchange(planning, assignment) : assignment;
-  return { choices: choicesOf(planning, chosen), sensitivity: reported(table, chosen) };
+  const best = planning.candidates.map(({ options }, site) => {
+    const errors = (table[site] ?? []).slice(1);
+    return options[(chosen[site] || errors.indexOf(Math.min(...errors)) + 1) - 1] as Option;
+  });
+  return { choices: choicesOf(planning, chosen), sensitivity: reported(table, chosen), best };
+}
+
+/** `dp` over whole sites, then channels of different sites change places. */
+export async function channels(planning: Planning): Promise<Planned> {
+  const { choices, sensitivity, best } = await bySites(planning);
+  return { choices: await exchangeChannels(planning, choices, best), sensitivity };
 }
 
 /** Bisections of the elements kept; each measures one plan. */
@@ -305,73 +323,6 @@ export async function delphi(planning: Planning): Promise<Planned> {
     [assignment, reached] = [best.next, best.score];
   }
   return { choices: choicesOf(planning, assignment), sensitivity: candidates.map((_, i) => sensitivity[i] ?? null) };
-}
-
-/** Something that stays or goes: a channel, or a whole site that can't be split. */
-interface Unit {
-  readonly site: number;
-  readonly channel: number | null;
-  readonly elements: number;
-}
-
-function unitsOf({ candidates }: Planning): Unit[] {
-  return candidates.flatMap(({ axes, splits, elements }, site): Unit[] => {
-    if (!axes || !splits) return [{ site, channel: null, elements }];
-    return Array.from({ length: axes.channels }, (_, channel) => ({
-      site,
-      channel,
-      elements: elements / axes.channels,
-    }));
-  });
-}
-
-/** The plan in which these units keep their activation, and all others take the last option. */
-function keeping({ candidates }: Planning, kept: ReadonlySet<Unit>): (Replacement | null)[] {
-  const bySite = new Map<number, (number | null)[]>();
-  for (const { site, channel } of kept) bySite.set(site, [...(bySite.get(site) ?? []), channel]);
-  return candidates.map(({ options, axes }, site) => {
-    const channels = bySite.get(site) ?? [];
-    const last = options.at(-1);
-    if (!last || channels.includes(null) || channels.length === axes?.channels) return null;
-    const keep = channels.filter((channel) => channel !== null).sort((a, b) => a - b);
-    return keep.length === 0 ? last : { polynomials: last.polynomials, keep };
-  });
-}
-
-/** Inputs that a channel's rank is measured on: there are many channels, and one changes little. */
-const RANKING_IMAGES = 64;
-
-export async function safenet(planning: Planning): Promise<Planned> {
-  const units = unitsOf(planning);
-  const everything = new Set(units);
-  const damages = new Map<Unit, number>();
-  for (const unit of units) {
-    const others = new Set(everything);
-    others.delete(unit);
-    const { error } = await planning.evaluate(keeping(planning, others), RANKING_IMAGES);
-    damages.set(unit, error);
-  }
-  const worth = (unit: Unit) => (damages.get(unit) ?? 0) / unit.elements;
-  const kept = keepFirst(
-    [...units].sort((a, b) => worth(b) - worth(a)),
-    planning.limits.elements,
-  );
-  const sensitivity = planning.candidates.map((_, site) =>
-    units.reduce((sum, unit) => sum + (unit.site === site ? (damages.get(unit) ?? 0) : 0), 0),
-  );
-  return { choices: keeping(planning, kept), sensitivity };
-}
-
-/** As many as there is room for, in this order; those that don't fit are passed over. */
-function keepFirst(units: readonly Unit[], room: number): Set<Unit> {
-  const kept = new Set<Unit>();
-  let left = room;
-  for (const unit of units) {
-    if (unit.elements > left + 1e-9) continue;
-    kept.add(unit);
-    left -= unit.elements;
-  }
-  return kept;
 }
 
 /** Sites, or channels, replaced in a random order until the budget is met. */

@@ -43,8 +43,10 @@ import {
   type Option,
   option,
 } from './candidates.ts';
+import { safenet } from './channels.ts';
 import { cheapestWithin } from './knapsack.ts';
 import {
+  channels,
   delphi,
   dp,
   greedy,
@@ -54,7 +56,6 @@ import {
   type Planned,
   type Planning,
   random,
-  safenet,
 } from './methods.ts';
 import { type Choices, openTrial, type Quality, success } from './trial.ts';
 
@@ -198,6 +199,7 @@ const ALL_BUDGETS = ['relus', 'sites', 'depth', 'accuracy'] as const;
 const TAKES: Readonly<Record<Method, readonly (typeof ALL_BUDGETS)[number][]>> = {
   dp: ALL_BUDGETS,
   greedy: ALL_BUDGETS,
+  channels: ['relus'],
   delphi: ['relus', 'sites'],
   safenet: ['relus'],
   random: ['relus', 'sites'],
@@ -394,7 +396,7 @@ function leastLevels(candidates: readonly Candidate[], limits: Pick<Limits, 'ele
 
 function run(method: Method, planning: Planning, { perChannel = false }: PlanOptions): Promise<Planned> {
   if (method === 'random') return random(planning, perChannel);
-  return { dp, greedy, delphi, safenet }[method](planning);
+  return { dp, greedy, channels, delphi, safenet }[method](planning);
 }
 
 function siteReports(found: Found, candidates: readonly Candidate[], planned: Planned): PlannedSite[] {

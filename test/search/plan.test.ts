@@ -92,6 +92,17 @@ describe('plans for LeNet', () => {
     await planReplacement(LENET, { ...options, force: true });
   });
 
+  it('exchange channels between sites where that lowers the error, within the same budget', async () => {
+    const options = { budget: 'relus=50%', degrees: [2] } as const;
+    const [sites, channels] = [
+      await plan({ ...options, method: 'dp' }),
+      await plan({ ...options, method: 'channels' }),
+    ];
+    expect(channels.after.error).toBeLessThanOrEqual(sites.after.error);
+    for (const { elements } of [sites, channels]) expect(elements.kept).toBeLessThanOrEqual(0.5 * elements.all);
+    expect(channels.sites.map(({ name }) => name)).toEqual(sites.sites.map(({ name }) => name));
+  });
+
   it('take the polynomials that are asked for', async () => {
     const fixed = await plan({ budget: 'sites=4', recipe: parseSpec('coeffs=0.1:0.5:0.25') });
     for (const { polynomial } of fixed.sites) expect(polynomial).toBe('0.1 + 0.5 x + 0.25 x^2');
