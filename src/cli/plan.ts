@@ -72,8 +72,7 @@ export function planCommand(program: Command, streams: Streams, signal: AbortSig
     tell(output, report, flags);
     if (report.output !== null) {
       output.result(`wrote ${report.output}`);
-      const kinds = flags.activations === undefined ? '' : ` --activations ${flags.activations}`;
-      output.say(dim(`next: ${COMMAND} rewrite ${quoted(file)} --plan ${quoted(report.output)}${kinds}`));
+      output.say(dim(`next: ${COMMAND} rewrite ${quoted(file)} --plan ${quoted(report.output)}`));
     }
     output.finish(report);
   });

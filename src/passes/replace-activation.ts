@@ -10,7 +10,7 @@ import { addConstant, pruneUnused, removeNode, replaceUses } from '../graph/edit
 import type { ElementType, Model, Value } from '../graph/ir.ts';
 import { inferTypes, type Types } from '../graph/shapes.ts';
 import { makeTensor, rounding, toNumbers } from '../graph/tensor.ts';
-import type { Activation } from '../poly/activations.ts';
+import { ACTIVATION_KINDS, type Activation } from '../poly/activations.ts';
 import { fitError } from '../poly/fit.ts';
 import { evaluatePlan, type Form, type Plan, plan } from '../poly/plan.ts';
 import {
@@ -86,7 +86,9 @@ export const replaceActivation: Pass<ReplaceActivationOptions> = {
 
 export function runReplaceActivation(model: Model, options: ReplaceActivationOptions): ReplaceActivationReport {
   const types = inferTypes(model);
-  const { sites, refused } = findActivations(model, types, selectedKinds(options));
+  // A plan says itself which activations it is about.
+  const kinds = options.plan ? { activations: ACTIVATION_KINDS, ...options } : options;
+  const { sites, refused } = findActivations(model, types, selectedKinds(kinds));
   const report: ReplaceActivationReport = {
     pass: replaceActivation.name,
     applied: [],
