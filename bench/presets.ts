@@ -93,7 +93,10 @@ try {
     if (!existsSync(unpack)) throw new Error(`give --mnist DIR and --cifar10 DIR: ${unpack} is not there`);
     spawnSync(process.execPath, [unpack, folder], { stdio: 'inherit' });
   }
-  const folders = { mnist: flags.mnist ?? path.join(folder, 'mnist'), cifar10: flags.cifar10 ?? path.join(folder, 'cifar10') };
+  const folders = {
+    mnist: flags.mnist ?? path.join(folder, 'mnist'),
+    cifar10: flags.cifar10 ?? path.join(folder, 'cifar10'),
+  };
   const limit = flags.limit === undefined ? {} : { limit: Number(flags.limit) };
   const lines: string[] = [];
   for (const { name, set, normalize, half } of MODELS) {
@@ -101,8 +104,16 @@ try {
     const file = path.join(SHARED, 'models', `${name}.onnx`);
     const data = { data: `${set}:${folders[set]}`, normalize, batch: 100 };
     const [original] = (await evaluate([file], { ...data, ...limit })).models as [EvaluatedModel];
-    lines.push(`## ${name}`, '', `ReLU: ${(100 * original.top1).toFixed(2)} % of ${thousands(original.images)} test images.`, '');
-    lines.push('| `--poly` | top-1 % | NaN | Inf | depth | ReLUs left | products of ciphertexts |', '|---|---|---|---|---|---|---|');
+    lines.push(
+      `## ${name}`,
+      '',
+      `ReLU: ${(100 * original.top1).toFixed(2)} % of ${thousands(original.images)} test images.`,
+      '',
+    );
+    lines.push(
+      '| `--poly` | top-1 % | NaN | Inf | depth | ReLUs left | products of ciphertexts |',
+      '|---|---|---|---|---|---|---|',
+    );
     for (const template of SPECS) {
       const spec = template.replace('HALF', String(half));
       const output = path.join(folder, 'rewritten.onnx');

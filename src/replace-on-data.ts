@@ -65,9 +65,11 @@ export async function replaceWithinRange(
     if (!calibration || !work.poly.some(({ spec }) => spec.preset?.mustStayInRange)) return { model, report };
     const { calibrate } = await import('./eval/calibration.ts');
     const { sites, images } = await calibrate(model, where, calibration);
-    const ours = new Set(report.applied.map(({ site }) => site));
+    const ours = new Set(report.applied.flatMap(({ site, polynomial }) => (isComposite(polynomial) ? [site] : [])));
     const [first, ...rest] = sites.filter(({ name, leaving }) => ours.has(name) && leaving !== null && leaving > 0);
     if (!first) {
+      const hidden = [...ours].filter((site) => !sites.some(({ name }) => name === site));
+      if (hidden.length > 0) notes.push(`not watched, because their values are not visible: ${hidden.join(', ')}`);
       if (round > 0) notes.push(`ranges of ${widened.size} sites grew until none of ${images} inputs left them`);
       return { model, report };
     }
@@ -85,6 +87,9 @@ export async function replaceWithinRange(
     }
   }
 }
+
+/** As `formatPolynomial` writes them. */
+const isComposite = (polynomial: string) => polynomial.startsWith('x * (');
 
 /** A range may have to grow again, because with the ones before it what it is given changes a little. */
 const MORE_ROUNDS = 10;

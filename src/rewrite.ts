@@ -4,6 +4,7 @@ import path from 'node:path';
 import { didYouMean, SisyphusError } from './errors.ts';
 import type { CalibrationOptions } from './eval/calibration.ts';
 import { checkEqual, type EqualityReport } from './eval/check.ts';
+import { refuseTarget } from './files.ts';
 import { cloneModel, setMetadata } from './graph/edit.ts';
 import type { Model } from './graph/ir.ts';
 import { fileError, readModel } from './graph/read.ts';
@@ -88,6 +89,8 @@ export function outputName(input: string, what: string): string {
  */
 export async function rewrite(input: string, options: RewriteOptions): Promise<RewriteReport> {
   const output = options.output ?? outputName(input, 'poly');
+  // Before the work, not after it.
+  if (!options.dryRun && output !== '') await refuseTarget(output, options.force ?? false);
   const original = readModel(input);
   const { model, ...report } = await rewriteModel(original, options, input);
   const files = options.dryRun ? new Map<string, number>() : await writeModel(model, output, options);
@@ -198,6 +201,8 @@ function refuseCombinations(options: RewriteOptions, specs: readonly SiteSpec[],
   if (amm && mm) throw refuse('--amm and --mm exclude each other');
   if (plan !== undefined && specs.length > 0)
     throw refuse('--plan says what each activation becomes: leave --poly away');
+  if ((amm || mm) && (plan !== undefined || specs.some(({ spec }) => spec.preset?.choice)))
+    throw refuse('plans are made for the pre-activations as they are, which --amm and --mm change');
   if (passes === 0 && !replaces && !amm && !mm && options.opset === undefined)
     throw refuse('nothing to do: give --poly (deg=4,a=5), --plan, --passes, --amm, --mm or --opset');
   for (const { glob, spec } of specs) {
@@ -270,7 +275,7 @@ function stampProvenance(model: Model, options: RewriteOptions, source: string):
     const { glob, spec } = parseSiteSpec(text);
     // Folders of this machine are nobody's business.
     const source = sourceOf(spec.recipe);
-    const own = source === null ? spec.text : spec.text.replace(source, path.basename(source));
+    const own = source === null ? spec.text : spec.text.replace(source, () => path.basename(source));
     return glob === null ? own : `${glob}=${own}`;
   });
   const done = {

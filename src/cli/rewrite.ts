@@ -183,9 +183,9 @@ function summary(applied: PassReport['applied']): string[] {
 
 function errorText({ max, exact }: NonNullable<Replacement['error']>): string {
   const text = `off by at most ${max.toPrecision(3)} there`;
-  return max <= 1.5 * exact
+  return max <= 1.5 * exact || max < 1e-5
     ? text
-    : `${text} (${exact.toPrecision(3)} but for rounding: take a lower degree, or --form horner)`;
+    : `${text} (${exact.toPrecision(3)} but for rounding: leave --form away, or take a lower degree)`;
 }
 
 /** What differs between the two models; equal rows are left out. */

@@ -5,6 +5,7 @@
  * Algebra: an approximation on the range that the polynomial was made for, and a bad one outside of it
  *          (Garimella, Jha, Reagen 2021, section 3: drop and replace).
  */
+import { SisyphusError } from '../errors.ts';
 import { constantOf } from '../graph/constants.ts';
 import { addConstant, pruneUnused, removeNode, replaceUses } from '../graph/edit.ts';
 import type { ElementType, Model, Value } from '../graph/ir.ts';
@@ -209,7 +210,7 @@ function planChooser(file: PlanFile, model: Model, types: Types): (site: Activat
   return (site) => {
     const entry = Object.hasOwn(file.sites, site.name) ? file.sites[site.name] : undefined;
     if (!entry || !('polynomials' in entry)) return { reason: 'the plan keeps it', stays: true };
-    const all = entry.polynomials.map(parsePolynomial);
+    const all = entry.polynomials.map((text) => readPolynomial(text, site.name));
     const kept = entry.keep && entry.keep.length > 0 ? keepChannels(site, types, entry.keep) : null;
     if (kept && 'reason' in kept) return kept;
     const replaced = kept && all.length > 1 ? kept.rest.flatMap((c) => all[c] ?? []) : all;
@@ -222,6 +223,14 @@ function planChooser(file: PlanFile, model: Model, types: Types): (site: Activat
       kept,
     };
   };
+}
+
+function readPolynomial(text: string, site: string): Polynomial {
+  try {
+    return parsePolynomial(text);
+  } catch (cause) {
+    throw new SisyphusError('file', `--plan: '${site}': ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** Everything that a site's replacement takes. */
@@ -249,11 +258,14 @@ function into<K, V>(map: Map<K, V>, key: K, make: () => V): V {
 
 /** Rounding may add this much to the error before a fit in powers of x gives way to one in Chebyshev polynomials. */
 const ROUNDING = 1.5;
+/** Roundings that no form goes without. */
+const NOISE = 64;
 /** Powers of x are hopeless above: their coefficients have lost all digits. */
 const MOST_POWERS = 20;
 
 function prepare(resolved: Resolved, site: ActivationSite, form?: Form): Prepared {
   const own = judge(resolved, resolved.polynomials, site, form);
+  const noise = NOISE * Math.abs(rounding(site.elem)(1 / 3) - 1 / 3);
   const isChebyshev = resolved.polynomials.every(
     ({ stages: [only, ...more] }) => only?.basis === 'chebyshev' && !more.length,
   );
@@ -261,11 +273,13 @@ function prepare(resolved: Resolved, site: ActivationSite, form?: Form): Prepare
   const degree = resolved.polynomials.map(degreeOf).reduce(most);
   const inPowers = resolved.polynomials.map((p) => ({ ...p, stages: p.stages.map(toPowers) }));
   const simple = judge(resolved, inPowers, site, form);
-  if (form) return simple();
+  if (form === 'horner') return simple();
   if (degree > MOST_POWERS) return own();
   // Powers of x spare the map to [-1, 1], a level.
   const { error, ...rest } = simple();
-  return error && !(error.max <= ROUNDING * error.exact) ? own() : { error, ...rest };
+  const scale = resolved.intervals.reduce((a, on) => Math.max(a, ...(on ?? []).map(Math.abs)), 0);
+  const loses = error && !(error.max <= ROUNDING * error.exact + noise * scale);
+  return loses ? own() : { error, ...rest };
 }
 
 function judge(resolved: Resolved, polynomials: readonly Polynomial[], site: ActivationSite, form?: Form) {

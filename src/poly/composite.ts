@@ -12,6 +12,7 @@ import {
   evaluateSeries,
   type Polynomial,
   powerSeries,
+  prune,
   type Series,
   toChebyshev,
 } from './polynomial.ts';
@@ -116,7 +117,7 @@ export function reluComposite(stages: readonly Series[], bound: number, slope = 
   return {
     gated: true,
     stages: stages.map((series, i) => {
-      const { coefficients } = toChebyshev(series, [-1, 1]);
+      const coefficients = prune(toChebyshev(series, [-1, 1]).coefficients, 1);
       const last = i + 1 === stages.length;
       const scaled = last
         ? coefficients.map((c, k) => ((1 - slope) / 2) * c + (k === 0 ? (1 + slope) / 2 : 0))

@@ -140,7 +140,7 @@ const DEFINITIONS: readonly Definition[] = [
     source: 'CryptoDL: Hesamifard, Takabi, Ghasemi 2017, arXiv 1711.05189',
     table1: true,
     polynomial: 'the integral of a polynomial fitted to the derivative on [-a, a]',
-    options: ['deg=2|3|4', 'a=5', 'weight=legendre|chebyshev'],
+    options: ['deg=2..8', 'a=5', 'weight=legendre|chebyshev'],
     make: (entries) => ({
       recipe: {
         kind: 'fit',

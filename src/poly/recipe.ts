@@ -188,7 +188,8 @@ const mean = ([low, high]: Interval) => (low + high) / 2;
 
 function together(fits: readonly Fitted[], perChannel: boolean): Resolved {
   const intervals = fits.map(({ interval }) => interval);
-  const reach = intervals.map((interval) => (interval ? Math.max(...interval.map(Math.abs)) : null));
+  // [-a, a] says nothing about an interval that is not around 0.
+  const reach = intervals.map((interval) => (interval && interval[0] === -interval[1] ? interval[1] : null));
   return {
     polynomials: fits.map(({ series }) => polynomial(series)),
     perChannel,

@@ -86,6 +86,7 @@ function fitted(entries: Entries): Recipe {
     ...(fit === 'lsq' ? [] : ['dx']),
     ...(fit === 'derivative' ? [] : ['weight']),
   ]);
+  if (fit !== 'lsq') refuseFixedPoint(entries, fit);
   const on = entries.range('a');
   const dx = entries.has('dx') ? entries.positive('dx') : undefined;
   return {
@@ -105,6 +106,7 @@ const isDensity = (fit: IntervalFit | DensityFit): fit is DensityFit =>
 function densityFitted(entries: Entries, fit: DensityFit): Recipe {
   if (!entries.has('deg')) throw entries.refuse('a fit takes deg= (deg=2,fit=gaussian)');
   entries.refuseFor(`fit=${fit}`, ['dx', 'weight', 'margin', ...(fit === 'measured' ? ['mean', 'std', 'per'] : [])]);
+  refuseFixedPoint(entries, fit);
   const degree = entries.degree('deg');
   if (entries.has('a')) {
     const on = entries.range('a');
@@ -120,7 +122,17 @@ function densityFitted(entries: Entries, fit: DensityFit): Recipe {
   if (fit === 'measured')
     throw entries.refuse('fit=measured takes the statistics of a file (a=stats.json, from `probe -o`)');
   const on = { mean: entries.number('mean', 0), std: entries.positive('std', 1) };
+  if (Math.abs(on.mean) > 1e6 || on.std < 1e-6 || on.std > 1e6)
+    throw entries.refuse('mean= lies within +-1e6, and std= between 1e-6 and 1e6');
   return { kind: 'density', fit, degree, on, ...modifiers(entries, on) };
+}
+
+/** Multiples of 2^-bits are chosen by least squares, which would undo another fit. */
+function refuseFixedPoint(entries: Entries, fit: string): void {
+  if (entries.has('round') && entries.text('round') !== 'pow2')
+    throw entries.refuse(
+      `round=${entries.text('round')} chooses coefficients by least squares, so fit=${fit} would be lost`,
+    );
 }
 
 function modifiers(entries: Entries, on: Interval | Measured | object) {

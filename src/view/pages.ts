@@ -219,7 +219,12 @@ export async function polynomialSvg(report: PolynomialReport): Promise<string> {
   const [low, high] = report.interval;
   const [from, to] = [low - (high - low) / 4, high + (high - low) / 4];
   const xs = Array.from({ length: 401 }, (_, i) => from + ((to - from) * i) / 400);
-  const line = (name: string, f: (x: number) => number) => ({ name, points: xs.map((x) => ({ x, y: f(x) })) });
+  // Beyond the interval polynomials leave every picture.
+  const tallest = 2 * Math.max(...xs.map((x) => Math.abs(activation.f(x))), 1e-6);
+  const line = (name: string, f: (x: number) => number) => ({
+    name,
+    points: xs.map((x) => ({ x, y: f(x) })).filter(({ y }) => Math.abs(y) <= tallest),
+  });
   const lines = [line(report.activation, activation.f), line(report.spec, (x) => evaluate(polynomial, x))];
   return renderSvg(lossChart(lines, { x: 'x', y: 'y' }));
 }

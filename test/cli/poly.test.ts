@@ -116,7 +116,14 @@ describe('rewrite with data', () => {
     for (const { range } of passes[0].applied) expect(range).toBeGreaterThanOrEqual(0.8);
   });
 
+  it('leaves the ranges of other polynomials alone', async () => {
+    const { passes } = await rewriteJson('--poly', 'preset=precise,alpha=6', '--poly', 'relu1=deg=2,a=0.01');
+    expect(passes[0].applied[0]).toMatchObject({ site: 'relu1', range: 0.01 });
+    expect(passes[0].applied).toHaveLength(4);
+  });
+
   it.each([
+    [['--plan', 'plan.json', '--mm'], 'plans are made for the pre-activations as they are'],
     [['--poly', 'preset=orion'], 'its range is measured: give --data NAME:PATH'],
     [['--poly', 'preset=delphi,k=2'], 'give --data NAME:PATH, or k=all'],
     [['--poly', 'preset=safenet'], 'give --data NAME:PATH'],

@@ -546,9 +546,7 @@ describe('the statistics file', () => {
     for (const options of [{ poly: [`deg=4,a=${file}`] }, { poly: ['deg=4,a=1'], amm: file }])
       await expect(rewriteModel(network(17).model, options)).rejects.toMatchObject({
         code: 'file',
-        message: expect.stringContaining(
-          "names 'rely', which is no activation of this model; did you mean 'relu'?",
-        ),
+        message: expect.stringContaining("names 'rely', which is no activation of this model; did you mean 'relu'?"),
       });
   });
 

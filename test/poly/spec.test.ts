@@ -73,6 +73,8 @@ describe('specs', () => {
     ['deg=4,a=5,fit=gaussian', 'fit=gaussian takes mean= and std=, or the statistics of a file'],
     ['deg=4,fit=measured', 'fit=measured takes the statistics of a file'],
     ['deg=4,a=5,per=channel', 'per=channel takes the statistics of a file'],
+    ['deg=4,a=5,fit=minimax,round=8', 'round=8 chooses coefficients by least squares, so fit=minimax would be lost'],
+    ['deg=4,fit=gaussian,std=1e-300', 'std= between 1e-6 and 1e6'],
     ['deg=4,a=5,round=0', 'round=0 must be a whole number from 1 to 30'],
     ['tailor', "'tailor' is no polynomial; did you mean 'taylor'?"],
     ['coeffs=5', 'a constant would cut the network off from its input; give c0:c1 at least'],
