@@ -199,7 +199,7 @@ const DEFINITIONS: readonly Definition[] = [
     source: 'PreciseApprox: Lee et al. 2021, arXiv 2105.10879',
     table1: true,
     polynomial: 'x (1 + sign(x/B)) / 2, the sign a composite of odd minimax polynomials with precision 2^-alpha',
-    also: 'with --data: B is measured, and raised by a tenth where an input leaves it, until none does',
+    also: 'with --data: B is measured, and raised by tenths where an input leaves it, until none does',
     options: ['alpha=4..14 (10)', 'B=50 (with --data: measured)', 'margin=2'],
     make(entries) {
       const on = calibrated(entries, 'B', 2, [-50, 50]);

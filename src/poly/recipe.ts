@@ -266,6 +266,8 @@ function seriesAt(recipe: FitRecipe, activation: Activation, place: Place): Cheb
   }
 }
 
+/** The polynomial would be a constant, which cuts the network off from its input. */
+const CONSTANT: Refusal = { reason: 'its input was the same wherever it was measured' };
 const NOTHING: Refusal = { reason: 'the statistics hold nothing for it' };
 
 function sitePlace(recipe: FitRecipe, statistics: SiteStatistics | undefined): [Place] | Refusal {
@@ -275,10 +277,11 @@ function sitePlace(recipe: FitRecipe, statistics: SiteStatistics | undefined): [
   if (recipe.fit === 'gaussian') {
     const { mean: centre, std } = statistics;
     if (centre == null || std == null) return { reason: 'the statistics hold no mean and deviation for it' };
-    return [{ normal: { mean: centre, std } }];
+    return std > 0 ? [{ normal: { mean: centre, std } }] : CONSTANT;
   }
   if (recipe.fit === 'measured') {
     const { histogram } = statistics;
+    if (histogram && histogram.edges[0] === histogram.edges.at(-1)) return CONSTANT;
     return histogram ? [{ histogram }] : { reason: 'the statistics hold no histogram for it' };
   }
   const interval = measuredInterval(on, statistics.channelMin, statistics.channelMax);

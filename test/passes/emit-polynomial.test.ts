@@ -19,6 +19,7 @@ import {
   powers,
 } from '../../src/poly/polynomial.ts';
 import { numbersOf, ops, runModel } from '../support/numeric.ts';
+import { COMPOSITE_ERRORS } from '../support/published.ts';
 
 /** y = p(x) on [channels, points] by the nodes of a plan. */
 function emitted(steps: Plan, elem: ElementType, channels: number, points: number): Model {
@@ -194,28 +195,13 @@ describe('element types', () => {
   });
 });
 
-/** Largest error of ReLU on [-1, 1] times 2^alpha that the published composites have (Lee et al. 2021, arXiv 2105.10879). */
-const PUBLISHED = [
-  [4, 1.22],
-  [5, 1.1],
-  [6, 0.97],
-  [7, 0.97],
-  [8, 0.98],
-  [9, 1.0],
-  [10, 0.92],
-  [11, 0.97],
-  [12, 0.94],
-  [13, 0.94],
-  [14, 0.99],
-] as const;
-
 describe('minimax composites in float32', () => {
   // Half of the points spread evenly, half denser towards 0, where the sign is hardest.
   const even = grid(-1, 1, 4001);
   const points = [...even, ...even.map((x) => Math.sign(x) * 2 ** (-20 * Math.abs(x)))].map(Math.fround);
   const rounding32 = 64 * 2 ** -24; // a few roundings for each of the dozens of terms of the last stage
 
-  it.each(PUBLISHED)('alpha = %i: 2^-alpha times %f at most, in every form but horner', async (alpha, error) => {
+  it.each(COMPOSITE_ERRORS)('alpha = %i: 2^-alpha times %f at most, in every form but horner', async (alpha, error) => {
     const p = reluComposite(preciseSign(alpha).stages, 1);
     const levels = p.stages.reduce((so, { coefficients }) => so + Math.ceil(Math.log2(coefficients.length)), 0);
     expect(plan([p]).depth).toBe(levels);
