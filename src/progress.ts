@@ -9,6 +9,8 @@ export interface ProgressEvent {
   readonly total: number | null;
   /** What is counted: 'B' for bytes, or a plural such as 'images'. */
   readonly unit: string;
+  /** A figure that changes as it goes on, such as a loss. */
+  readonly note?: string;
 }
 
 export type OnProgress = (event: ProgressEvent) => void;

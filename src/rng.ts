@@ -11,6 +11,8 @@ export interface Rng {
   normal(): number;
   /** A whole number from 0 to n - 1. */
   int(n: number): number;
+  /** 32 random bits, the cheapest of all. */
+  bits(): number;
 }
 
 /** @param seed any safe integer; equal seeds give equal streams */
@@ -38,6 +40,7 @@ export function makeRng(seed: number): Rng {
       }
     },
     int: (n) => Math.floor(uniform() * n),
+    bits: next,
   };
 }
 

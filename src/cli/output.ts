@@ -41,6 +41,11 @@ export const bold = (text: string) => styleText('bold', text, { stream: process.
 export const warning = (text: string) => styleText('yellow', text, { stream: process.stderr });
 export const failure = (text: string) => styleText('red', text, { stream: process.stderr });
 
+/** A line that proposes a command, as the user would type it. */
+export const nextStep = (...words: readonly string[]): string =>
+  dim(`next: ${process.env.npm_command === 'exec' ? 'npx sisyphus' : 'sisyphus'} ${words.map(quoted).join(' ')}`);
+const quoted = (word: string) => (/^[\w./@%+=:-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+
 /** Rows as aligned columns: the first to the left, numbers to the right. */
 export function table(
   head: readonly string[],

@@ -8,7 +8,17 @@ import type { PlannedSite, PlanOptions, PlanReport } from '../search/plan.ts';
 import type { Quality } from '../search/trial.ts';
 import { VERSION } from '../version.ts';
 import { collect, wholeNumber } from './options.ts';
-import { bold, type CommonOptions, dim, makeOutput, type Output, type Streams, table, thousands } from './output.ts';
+import {
+  bold,
+  type CommonOptions,
+  dim,
+  makeOutput,
+  nextStep,
+  type Output,
+  type Streams,
+  table,
+  thousands,
+} from './output.ts';
 import { addCalibrationOptions, calibrationOptions, type RunFlags } from './run-options.ts';
 
 interface Flags extends CommonOptions, Omit<RunFlags, 'limit' | 'partial'> {
@@ -72,15 +82,11 @@ export function planCommand(program: Command, streams: Streams, signal: AbortSig
     tell(output, report, flags);
     if (report.output !== null) {
       output.result(`wrote ${report.output}`);
-      output.say(dim(`next: ${COMMAND} rewrite ${quoted(file)} --plan ${quoted(report.output)}`));
+      output.say(nextStep('rewrite', file, '--plan', report.output));
     }
     output.finish(report);
   });
 }
-
-/** How the user called it. */
-const COMMAND = process.env.npm_command === 'exec' ? 'npx sisyphus' : 'sisyphus';
-const quoted = (path: string) => (/^[\w./@%+=:-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
 const degreeList = (value: string): number[] => value.split(',').map((word) => wholeNumber('--degrees', 1, 10)(word));
 

@@ -97,7 +97,7 @@ function lines(streams: Streams): Progress {
 }
 
 /** '45 % of 12.3 MB, 1.2 MB/s, 6 s left' */
-function figures({ first, start }: Task, { done, total, unit }: ProgressEvent): string {
+function figures({ first, start }: Task, { done, total, unit, note }: ProgressEvent): string {
   const count = (n: number) => (unit === 'B' ? bytes(Math.round(n)) : thousands(Math.round(n)));
   const named = (n: number) => (unit === 'B' ? count(n) : `${count(n)} ${unit}`);
   const seconds = (Date.now() - start) / 1000;
@@ -109,6 +109,7 @@ function figures({ first, start }: Task, { done, total, unit }: ProgressEvent): 
       ? [`${rate < 10 && unit !== 'B' ? rate.toFixed(1) : count(rate)}${unit === 'B' ? '' : ` ${unit}`}/s`]
       : []),
     ...(timed && total !== null && done < total ? [`${duration((total - done) / rate)} left`] : []),
+    ...(note === undefined ? [] : [note]),
   ].join(', ');
 }
 

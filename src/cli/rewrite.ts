@@ -18,6 +18,7 @@ import {
   dim,
   groupBy,
   makeOutput,
+  nextStep,
   type Output,
   type Streams,
   shortPolynomial,
@@ -96,14 +97,10 @@ export function rewriteCommand(program: Command, streams: Streams, signal: Abort
         ? 'dry run: nothing was written'
         : `wrote ${written.map(([name, size]) => `${name} (${bytes(size)})`).join(' and ')}`,
     );
-    if (report.output) output.say(dim(`next: ${COMMAND} inspect ${quoted(file)} ${quoted(report.output)}`));
+    if (report.output) output.say(nextStep('inspect', file, report.output));
     output.finish(report);
   });
 }
-
-/** How the user called it. */
-const COMMAND = process.env.npm_command === 'exec' ? 'npx sisyphus' : 'sisyphus';
-const quoted = (path: string) => (/^[\w./@%+=:-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
 function toOptions(flags: Flags): RewriteOptions {
   const { poly, plan, opset, amm, mm, only, skip, check, seed, rtol, output, force, dryRun, externalData } = flags;

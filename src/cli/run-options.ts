@@ -1,7 +1,7 @@
 /** The options that every command which runs models on data has, and what they mean to the library. */
 import { type Command, Option } from 'commander';
+import { LAYOUTS } from '../data/dataset.ts';
 import type { CalibrationOptions } from '../eval/calibration.ts';
-import { LAYOUTS } from '../eval/input.ts';
 import type { RunOptions } from '../eval/run.ts';
 import { LOG_LEVELS, type LogLevel } from '../eval/session.ts';
 import type { OnProgress } from '../progress.ts';

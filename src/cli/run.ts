@@ -6,6 +6,7 @@ import { compareCommand } from './compare.ts';
 import { dataCommand } from './data.ts';
 import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
+import { newCommand } from './new.ts';
 import { failure, type Streams } from './output.ts';
 import { passesCommand } from './passes.ts';
 import { planCommand } from './plan.ts';
@@ -13,6 +14,7 @@ import { polyCommand } from './poly.ts';
 import { presetsCommand } from './presets.ts';
 import { probeCommand } from './probe.ts';
 import { rewriteCommand } from './rewrite.ts';
+import { trainCommand } from './train.ts';
 
 const EXIT: Partial<Record<ErrorCode, number>> = { usage: 2, spec: 2, gate: 3, aborted: 130 };
 
@@ -21,10 +23,12 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
     .description('Turns the ReLUs of a trained ONNX network into low-degree polynomials for private inference.')
     .version(VERSION)
     .showSuggestionAfterError();
+  newCommand(program, streams, signal);
   rewriteCommand(program, streams, signal);
   inspectCommand(program, streams);
   evalCommand(program, streams, signal);
   probeCommand(program, streams, signal);
+  trainCommand(program, streams, signal);
   planCommand(program, streams, signal);
   compareCommand(program, streams, signal);
   dataCommand(program, streams, signal);

@@ -8,6 +8,10 @@ export type Split = 'train' | 'test';
 /** How the numbers of one row are arranged: planar or interleaved image, or anything else (a row of features). */
 export type RowLayout = 'chw' | 'hwc' | 'plain';
 
+/** How a model takes rows. 'flat': their numbers in the order channel, row, column, whatever shape it gives them. */
+export const LAYOUTS = ['nchw', 'nhwc', 'flat'] as const;
+export type Layout = (typeof LAYOUTS)[number];
+
 export interface Dataset {
   /** As in `--data NAME:PATH`. */
   readonly name: string;

@@ -1,5 +1,5 @@
 /** A data set, batch by batch, as a model takes it: what `eval`, `probe` and `compare` run on. */
-import type { Batch, Dataset, Split } from '../data/dataset.ts';
+import type { Batch, Dataset, Layout, Split } from '../data/dataset.ts';
 import { makeSelection, openDataset, parseDataSpec, usualNormalize } from '../data/open.ts';
 import { SisyphusError } from '../errors.ts';
 import { cloneModel } from '../graph/edit.ts';
@@ -54,6 +54,30 @@ export interface FeedBatch {
 }
 
 /**
+ * Opens the data that a model is to be run on, in the sizes and channels that it takes.
+ * @throws SisyphusError as `openFeed`
+ */
+export async function openRows(
+  model: Model,
+  where: string,
+  options: Pick<DataOptions, 'data' | 'split' | 'signal' | keyof PreprocessingText>,
+): Promise<{ dataset: Dataset; preprocessing: Preprocessing & { readonly layout: Layout }; plan: InputPlan }> {
+  const input = onlyInput(model, where);
+  const type = input.declared ?? { elem: null, shape: null };
+  const preprocessing = resolvePreprocessing(options, model, usualNormalize(parseDataSpec(options.data).name), where);
+  const { split = 'test', signal } = options;
+  const dataset = await openDataset(options.data, {
+    split,
+    ...(type.shape?.length === 4 && (type.shape[1] === 1 || type.shape[3] === 1) && { channels: 1 as const }),
+    ...(preprocessing.resize && { resize: preprocessing.resize }),
+    ...(signal && { signal }),
+  });
+  const { normalize, layout } = preprocessing;
+  const plan = planInput({ dataset, input: input.name, type, normalize, layout, where });
+  return { dataset, preprocessing: { ...preprocessing, layout: plan.layout }, plan };
+}
+
+/**
  * Brings model and data together.
  * @param where what errors call the model
  * @param fill have as many rows in every batch, the last one filled up, where the model takes any number
@@ -63,17 +87,8 @@ export async function openFeed(original: Model, where: string, options: DataOpti
   const input = onlyInput(original, where);
   const { model, batching, ...frozen } = await freeBatch(original, input, where, fill ?? options.batch);
   const fixed = frozen.fixed ?? fill ?? null;
-  const preprocessing = resolvePreprocessing(options, model, usualNormalize(parseDataSpec(options.data).name), where);
-  const { split = 'test', signal } = options;
-  const type = onlyInput(model, where).declared ?? { elem: null, shape: null };
-  const dataset = await openDataset(options.data, {
-    split,
-    ...(type.shape?.length === 4 && (type.shape[1] === 1 || type.shape[3] === 1) && { channels: 1 as const }),
-    ...(preprocessing.resize && { resize: preprocessing.resize }),
-    ...(signal && { signal }),
-  });
-  const { normalize, layout } = preprocessing;
-  const plan = planInput({ dataset, input: input.name, type, normalize, layout, where });
+  const { signal } = options;
+  const { dataset, preprocessing, plan } = await openRows(model, where, options);
   const fed = cloneModel(model);
   const name = plan.attach(fed);
   const select = makeSelection(dataset.length, options);
@@ -89,7 +104,7 @@ export async function openFeed(original: Model, where: string, options: DataOpti
     batch,
     fixed,
     batching,
-    preprocessing: { ...preprocessing, layout: plan.layout },
+    preprocessing,
     batches: () => ahead(convert(read(), plan, name, fixed, signal)),
   };
 }

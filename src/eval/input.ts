@@ -2,7 +2,7 @@
  * Rows of a data set as the input of a model: which layout it takes, and the nodes that bring them there. Scaling and
  * transposing bytes in onnxruntime costs a twentieth of what it costs here, and bytes are what is handed over.
  */
-import type { Batch, Dataset } from '../data/dataset.ts';
+import { type Batch, type Dataset, LAYOUTS, type Layout } from '../data/dataset.ts';
 import { affineOf, formatNormalize, type Normalize } from '../data/normalize.ts';
 import { didYouMean, SisyphusError } from '../errors.ts';
 import { intAttribute, intsAttribute } from '../graph/attributes.ts';
@@ -10,10 +10,6 @@ import { addConstant, addNode, replaceInput } from '../graph/edit.ts';
 import type { Attribute, Dim, ElementType, Model, TensorType, Value } from '../graph/ir.ts';
 import { elementCode, elementCount, FLOAT_TYPES, makeTensor, type Tensor } from '../graph/tensor.ts';
 import type { NdArray } from './session.ts';
-
-/** 'flat': the numbers of a row in the order channel, row, column, whatever shape the model gives them. */
-export const LAYOUTS = ['nchw', 'nhwc', 'flat'] as const;
-export type Layout = (typeof LAYOUTS)[number];
 
 /** @throws SisyphusError `usage` */
 export function parseLayout(text: string): Layout {

@@ -1,11 +1,11 @@
 /** What brings rows of a data set into a model, and where it is kept: the model's metadata. */
-import type { Resize } from '../data/dataset.ts';
+import type { Layout, Resize } from '../data/dataset.ts';
 import { formatNormalize, type Normalize, parseNormalize } from '../data/normalize.ts';
 import { formatResize, parseResize } from '../data/resize.ts';
 import { SisyphusError } from '../errors.ts';
 import { setMetadata } from '../graph/edit.ts';
 import type { Model } from '../graph/ir.ts';
-import { type Layout, parseLayout } from './input.ts';
+import { parseLayout } from './input.ts';
 
 export interface Preprocessing {
   readonly normalize: Normalize;

@@ -61,9 +61,14 @@ export interface Session {
   /**
    * @param feeds by input name; names that the model does not know are ignored
    * @param outputs those that are wanted; default all
+   * @param into memory for some of them, by name: their results are written there, and no memory is taken anew
    * @throws SisyphusError `unsupported` where onnxruntime refuses or an operator fails
    */
-  run(feeds: ReadonlyMap<string, NdArray>, outputs?: readonly string[]): Promise<Map<string, NdArray>>;
+  run(
+    feeds: ReadonlyMap<string, NdArray>,
+    outputs?: readonly string[],
+    into?: ReadonlyMap<string, NdArray>,
+  ): Promise<Map<string, NdArray>>;
   release(): Promise<void>;
 }
 
@@ -128,16 +133,21 @@ export async function openSession(model: Uint8Array, options: SessionOptions = {
   return {
     inputNames: native.inputNames,
     outputNames: native.outputNames,
-    async run(feeds, outputs = native.outputNames) {
+    async run(feeds, outputs = native.outputNames, into = new Map()) {
       const tensors: Record<string, OrtTensor> = {};
       for (const input of native.inputNames) {
         const array = feeds.get(input);
         if (!array) throw new SisyphusError('usage', `${name}: nothing is given for its input '${input}'`);
         tensors[input] = toOrt(ort, array, `${name}: input '${input}'`);
       }
+      const fetches: Record<string, OrtTensor | null> = {};
+      for (const output of outputs) {
+        const array = into.get(output);
+        fetches[output] = array ? toOrt(ort, array, `${name}: output '${output}'`) : null;
+      }
       let results: InferenceSession.ReturnType;
       try {
-        results = await native.run(tensors, [...new Set(outputs)]);
+        results = await native.run(tensors, fetches);
       } catch (cause) {
         throw refusal(name, "onnxruntime can't run it", cause);
       }

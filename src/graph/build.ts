@@ -29,13 +29,19 @@ export interface GraphBuilder {
   output(value: Value, name: string, elem: ElementType, shape: readonly Dim[]): void;
 }
 
-/** An empty model to fill. */
-export function buildModel(options: { name: string; opset: number; irVersion?: number }): GraphBuilder {
+/** An empty model to fill. @param options.domains versions of other operator sets, by domain */
+export function buildModel(options: {
+  name: string;
+  opset: number;
+  irVersion?: number;
+  domains?: Readonly<Record<string, number>>;
+}): GraphBuilder {
+  const opsets = Object.entries({ '': options.opset, ...options.domains });
   const model = modelFromProto(
     message<ModelProto>('ModelProto', {
       ir_version: options.irVersion ?? 8,
       producer_name: 'sisyphus',
-      opset_import: [message<OpsetProto>('OperatorSetIdProto', { domain: '', version: options.opset })],
+      opset_import: opsets.map(([domain, version]) => message<OpsetProto>('OperatorSetIdProto', { domain, version })),
       graph: message<GraphProto>('GraphProto', { name: options.name }),
     }),
     undefined,
@@ -54,8 +60,7 @@ export function buildModel(options: { name: string; opset: number; irVersion?: n
     constant: (name, elem, dims, values) => addConstant(model, graph, makeTensor(name, elem, dims, values), null),
     tensor: (tensor) => addConstant(model, graph, tensor, null),
     node(op, inputs, attributes = {}, name = op.toLowerCase()) {
-      const list = Object.entries(attributes).map(([key, value]) => makeAttribute(key, value));
-      return addNode(model, graph, { op, name, inputs, attributes: list }).outputs[0] as Value;
+      return addNode(model, graph, { op, name, inputs, attributes: makeAttributes(attributes) }).outputs[0] as Value;
     },
     output(value, name, elem, shape) {
       mutable(value).name = name;
@@ -66,6 +71,9 @@ export function buildModel(options: { name: string; opset: number; irVersion?: n
     },
   };
 }
+
+export const makeAttributes = (attributes: Readonly<Record<string, AttributeValue>>): Attribute[] =>
+  Object.entries(attributes).map(([name, value]) => makeAttribute(name, value));
 
 function makeAttribute(name: string, value: AttributeValue): Attribute {
   if (typeof value === 'string') return stringAttribute(name, value);

@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Batch, Dataset } from '../../src/data/dataset.ts';
+import { type Batch, type Dataset, LAYOUTS, type Layout } from '../../src/data/dataset.ts';
 import { type Normalize, parseNormalize } from '../../src/data/normalize.ts';
-import { type InputPlan, LAYOUTS, type Layout, parseLayout, planInput } from '../../src/eval/input.ts';
+import { type InputPlan, parseLayout, planInput } from '../../src/eval/input.ts';
 import { arrayNumbers } from '../../src/eval/session.ts';
 import { buildModel } from '../../src/graph/build.ts';
 import type { Dim, ElementType, Model } from '../../src/graph/ir.ts';

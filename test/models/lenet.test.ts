@@ -3,35 +3,24 @@ import path from 'node:path';
 import ort from 'onnxruntime-node';
 import { describe, expect, test } from 'vitest';
 import { lenet } from '../../models/lenet.ts';
+import type { Model } from '../../src/graph/ir.ts';
 import { parseModel, readModel } from '../../src/graph/read.ts';
-import { elementCount, toNumbers } from '../../src/graph/tensor.ts';
 import { verify } from '../../src/graph/verify.ts';
 import { serialize } from '../../src/graph/write.ts';
 import { makeRng } from '../../src/rng.ts';
 
 const FILE = path.resolve(import.meta.dirname, '../../models/lenet.onnx');
 
-describe('the LeNet sample', () => {
+describe('models/lenet.onnx', () => {
   const model = readModel(FILE);
-  const tensors = model.graph.initializers.map(({ tensor }) => tensor);
-  const named = (pattern: RegExp) => tensors.filter(({ name }) => pattern.test(name));
-  const elements = (list: typeof tensors) => list.reduce((sum, { dims }) => sum + elementCount(dims), 0);
 
   test('is what `npm run models` makes', () => {
     expect(Buffer.from(serialize(lenet(42))).equals(readFileSync(FILE))).toBe(true);
   });
 
-  test('is well-formed, and another seed gives other weights', () => {
+  test('is well-formed, and its layers are those of the builder, whatever the weights', () => {
     expect(verify(model)).toEqual([]);
-    expect(Buffer.from(serialize(lenet(43))).equals(readFileSync(FILE))).toBe(false);
-  });
-
-  test("has the paper's counts", () => {
-    expect(elements(named(/^(?!.*running)/))).toBe(44_878);
-    // Multiply-adds: every weight of a convolution is used once for each output pixel.
-    const pixels: Record<string, number> = { 'conv1.weight': 24 * 24, 'conv2.weight': 8 * 8 };
-    const macs = named(/^(conv|fc).*weight$/).map((t) => elementCount(t.dims) * (pixels[t.name] ?? 1));
-    expect(macs.reduce((a, b) => a + b)).toBe(281_640);
+    expect(layersOf(model)).toEqual(layersOf(parseModel(serialize(lenet(0)))));
     expect(model.graph.nodes.map((node) => node.name)).toEqual(
       ['conv1', 'bn1', 'relu1', 'pool1', 'conv2', 'bn2', 'relu2', 'pool2', 'flatten'].concat([
         'fc1',
@@ -58,22 +47,6 @@ describe('the LeNet sample', () => {
     await session.release();
   });
 
-  test("weights are drawn within PyTorch's default bounds, batch normalisation is in its initial state", () => {
-    for (const tensor of named(/^(conv|fc)/)) {
-      const fanIn = tensor.dims.slice(1).reduce((a, b) => a * b, 1);
-      const bias = tensor.dims.length === 1;
-      const bound =
-        1 / Math.sqrt(bias ? ({ 6: 25, 16: 150, 120: 256, 84: 120, 10: 84 }[tensor.dims[0] ?? 0] ?? 0) : fanIn);
-      const largest = Math.max(...toNumbers(tensor).map(Math.abs));
-      expect(largest).toBeLessThanOrEqual(Math.fround(bound));
-      expect(largest).toBeGreaterThan(0.7 * bound);
-    }
-    for (const tensor of named(/^bn/)) {
-      const value = /weight|var/.test(tensor.name) ? 1 : 0;
-      expect(toNumbers(tensor).every((number) => number === value)).toBe(true);
-    }
-  });
-
   test('onnxruntime runs it with any batch, and images do not influence each other', async () => {
     const session = await ort.InferenceSession.create(FILE);
     const rng = makeRng(7);
@@ -86,8 +59,21 @@ describe('the LeNet sample', () => {
     const all = await run(images, 5);
     const first = await run(images.subarray(0, 784), 1);
     expect(all.length).toBe(50);
-    for (const [i, value] of first.entries()) expect(all[i]).toBeCloseTo(value, 5);
+    const scale = Math.max(...all.map(Math.abs));
+    for (const [i, value] of first.entries()) expect(Math.abs((all[i] ?? 0) - value)).toBeLessThan(1e-5 * scale);
     expect(new Set(all).size).toBeGreaterThan(40); // not degenerate
     await session.release();
   });
+});
+
+/** Nodes with their inputs and attributes, and the shapes of weights. */
+const layersOf = ({ graph }: Model) => ({
+  nodes: graph.nodes.map(({ op, name, inputs, outputs, attributes }) => ({
+    op,
+    name,
+    inputs: inputs.map((value) => value?.name ?? ''),
+    outputs: outputs.map((value) => value?.name ?? ''),
+    attributes: attributes.map(({ proto }) => ({ ...proto })),
+  })),
+  weights: graph.initializers.map(({ tensor: { name, elem, dims } }) => ({ name, elem, dims })),
 });

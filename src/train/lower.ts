@@ -1,0 +1,230 @@
+/**
+ * From a model to a differentiable function over tensors of tfjs. What the operators are is in `lowerings.ts`, which
+ * tensors are trained in `parameters.ts`, how a batch size is prepared in `lower-plan.ts`; `raise.ts` is the way back.
+ */
+import { SisyphusError } from '../errors.ts';
+import { intAttr } from '../graph/attributes.ts';
+import { typeMessage } from '../graph/edit.ts';
+import type { Model, Value } from '../graph/ir.ts';
+import { modelFromProto } from '../graph/read.ts';
+import { inferTypes, type Types } from '../graph/shapes.ts';
+import { assertValid, label } from '../graph/verify.ts';
+import { copyMessage, type GraphProto } from '../graph/wire.ts';
+import { modelToProto } from '../graph/write.ts';
+import { foldConstants } from '../passes/fold-constants.ts';
+import { siteName } from '../passes/pass.ts';
+import { setBatch } from '../passes/set-batch.ts';
+import { type Dropout, makePlan, type Plan, runPlan } from './lower-plan.ts';
+import type { Run } from './lowering.ts';
+import { findParameters, type Parameter } from './parameters.ts';
+import { tf } from './tf.ts';
+
+export type { Dropout, Parameter };
+
+export interface ForwardOptions {
+  /** BatchNormalization uses the batch's statistics, and Dropout drops. */
+  readonly training: boolean;
+  /** What a Dropout multiplies its input by: 0 where it drops, else 1/(1 - ratio). Without it nothing is dropped. */
+  readonly dropout?: (node: string, ratio: number, dims: readonly number[]) => tf.Tensor;
+  /** Values to return beside the outputs and the logits, by name; with 'all' those of all nodes, in order. */
+  readonly taps?: readonly string[] | 'all';
+}
+
+export interface Lowered {
+  readonly input: {
+    readonly name: string;
+    /** Of one row. */
+    readonly shape: readonly number[];
+    /** Rows that the model insists on; null for any number. */
+    readonly rows: number | null;
+  };
+  readonly outputs: readonly string[];
+  /** The value that a loss is computed of: the first output, before a last Softmax or LogSoftmax over its classes. */
+  readonly logits: string;
+  /** Where the logits are [N, classes]. */
+  readonly classes: number | null;
+  /** Trained by gradient: weights and biases of layers. */
+  readonly parameters: readonly Parameter[];
+  /** Running means and variances of BatchNormalization, which training updates. */
+  readonly statistics: readonly Parameter[];
+  readonly dropouts: readonly Dropout[];
+  /** What people call the node that makes a value. */
+  makerOf(name: string): string;
+  /**
+   * A pure function of tensors: reads no values and keeps no state.
+   * @param x [N, ...row]
+   * @param weights by name; parameters and statistics that are not among them have the file's values
+   * @returns values by name, and in training the next running statistics
+   * @throws SisyphusError `unsupported` where the model can't be lowered for this number of rows
+   */
+  forward(
+    x: tf.Tensor,
+    weights: ReadonlyMap<string, tf.Tensor>,
+    options: ForwardOptions,
+  ): { values: Map<string, tf.Tensor>; statistics: Map<string, tf.Tensor> };
+}
+
+export interface LowerOptions {
+  /** Which parameters and statistics are trained. Default: all. BatchNormalization with others normalises with them. */
+  readonly trains?: (parameter: Pick<Parameter, 'name' | 'layer'>) => boolean;
+}
+
+/**
+ * @param where what errors call the model
+ * @throws SisyphusError `unsupported` with all nodes that can't be lowered (five at most) and why, or where the model
+ * does not have exactly one float input with rows of known shape
+ */
+export async function lower(original: Model, where: string, options: LowerOptions = {}): Promise<Lowered> {
+  assertValid(original, where);
+  const model = withoutDefaults(original);
+  const rows = await freeBatch(model, where);
+  const { parameters, statistics, problems } = findParameters(model, inferTypes(model), options.trains ?? (() => true));
+  refuse(where, problems);
+  const stored = [...parameters, ...statistics];
+  const open = await opened(model, stored);
+  const byName = new Map(open.graph.inputs.map(({ value }) => [value.name, value]));
+  const input = onlyInput(open, where, new Set(stored.map(({ name }) => name)));
+  const shape = rowShape(input, where);
+  const updated = new Set(statistics.map(({ name }) => name));
+  const plans = new Map<number, Plan>();
+  const planFor = (count: number): Plan => {
+    const plan = plans.get(count) ?? makePlan(open, input, [count, ...shape], updated);
+    plans.set(count, plan);
+    refuse(where, plan.problems);
+    return plan;
+  };
+  const trial = rows ?? 2;
+  const { types, dropouts, steps } = planFor(trial);
+  const made = new Set(steps.flatMap(({ node }) => node.outputs));
+  const outputs = [...new Set(open.graph.outputs.map(({ value }) => value))];
+  const logits = logitsOf(outputs[0] as Value, types);
+  refuse(
+    where,
+    outputs.flatMap((value) => (made.has(value) ? [] : `its output '${value.name}' does not depend on the input`)),
+  );
+  const [lead, classes = null, ...more] = types.get(logits).shape ?? [];
+  if (lead !== trial)
+    refuse(where, [`'${logits.name}' has ${lead ?? 'an unknown number of'} rows where the input has ${trial}`]);
+  const makers = new Map(
+    original.graph.nodes.flatMap((node) => node.outputs.map((value) => [value?.name, label(node)] as const)),
+  );
+  return {
+    input: { name: input.name, shape, rows },
+    outputs: outputs.map(({ name }) => name),
+    logits: logits.name,
+    classes: typeof classes === 'number' && more.length === 0 ? classes : null,
+    parameters,
+    statistics,
+    dropouts,
+    makerOf: (name) => makers.get(name) ?? `'${name}'`,
+    forward(x, weights, { training, dropout, taps = [] }) {
+      const [count = 0] = x.shape;
+      if (rows !== null && count !== rows)
+        throw new SisyphusError('usage', `${where}: the model takes ${rows} rows at a time, and gets ${count}`);
+      const values = new Map<Value, tf.Tensor>([[input, x]]);
+      for (const { name, dims, value } of stored)
+        values.set(byName.get(name) as Value, weights.get(name) ?? tf.tensor(value, [...dims]));
+      const run: Run = {
+        training,
+        mask: (node, ratio, dims) => dropout?.(siteName(node), ratio, dims) ?? null,
+        update: (name, value) => values.set(byName.get(name) as Value, value),
+      };
+      runPlan(planFor(count), values, run, where);
+      const computed = [...values].filter(([value]) => value.producer || value === input);
+      const all = new Map(computed.map(([value, tensor]) => [value.name, tensor]));
+      const tapped = taps === 'all' ? [...all.keys()].filter((name) => name !== input.name) : taps;
+      const wanted = [...tapped, ...outputs.map(({ name }) => name), logits.name];
+      const unknown = wanted.find((name) => !all.has(name));
+      if (unknown !== undefined) throw new SisyphusError('usage', `${where}: no layer computes the value '${unknown}'`);
+      return {
+        values: new Map(wanted.map((name) => [name, all.get(name) as tf.Tensor])),
+        statistics: new Map(
+          training ? statistics.map(({ name }) => [name, values.get(byName.get(name) as Value) as tf.Tensor]) : [],
+        ),
+      };
+    },
+  };
+}
+
+/** A copy in which initializers are no inputs: before IR 4 they had to be, and nobody gives others here. */
+function withoutDefaults(model: Model): Model {
+  const proto = modelToProto(model);
+  const { input = [] } = proto.graph ?? {};
+  const own = new Set(model.graph.initializers.map(({ value }) => value.name));
+  const graph = copyMessage(proto.graph as GraphProto, { input: input.filter(({ name = '' }) => !own.has(name)) });
+  return modelFromProto(copyMessage(proto, { graph, ir_version: Math.max(model.irVersion, 4) }), model.folder);
+}
+
+/** @returns rows that the model insists on, or null where any number will do */
+async function freeBatch(model: Model, where: string): Promise<number | null> {
+  const lead = onlyInput(model, where).declared?.shape?.[0];
+  if (lead !== 1) return typeof lead === 'number' ? lead : null;
+  const { skipped } = await setBatch.run(model, {});
+  return skipped.length > 0 ? 1 : null;
+}
+
+/** @param known names of inputs that are no data */
+function onlyInput(model: Model, where: string, known: ReadonlySet<string> = new Set()): Value {
+  const inputs = model.graph.inputs.map(({ value }) => value).filter(({ name }) => !known.has(name));
+  const [input] = inputs;
+  if (!input || inputs.length > 1)
+    throw new SisyphusError(
+      'unsupported',
+      `${where}: has ${inputs.length} inputs (${inputs.map(({ name }) => `'${name}'`).join(', ')}), and models with one are trained`,
+    );
+  if (input.declared?.elem !== 'float')
+    throw new SisyphusError(
+      'unsupported',
+      `${where}: its input '${input.name}' is ${input.declared?.elem ?? 'of unknown type'}, and models with float inputs are trained`,
+    );
+  return input;
+}
+
+function rowShape({ name, declared }: Value, where: string): readonly number[] {
+  const row = declared?.shape?.slice(1);
+  if (row?.length && row.every((dim) => typeof dim === 'number')) return row;
+  const shown = declared?.shape ? `[${declared.shape.map((dim) => dim ?? '?').join(',')}]` : 'no shape at all';
+  throw new SisyphusError(
+    'unsupported',
+    `${where}: its input '${name}' states ${shown}, so it is open what a row is; export the model with all dimensions but the batch`,
+  );
+}
+
+/** The model with what is trained as inputs, and whatever depends on constants only computed. */
+async function opened(model: Model, stored: readonly Parameter[]): Promise<Model> {
+  const names = new Set(stored.map(({ name }) => name));
+  const proto = modelToProto(model);
+  const { input = [], initializer = [], node = [] } = proto.graph ?? {};
+  const graph = copyMessage(proto.graph as GraphProto, {
+    input: [...input, ...stored.map(({ name, dims }) => typeMessage(name, { elem: 'float', shape: dims }))],
+    initializer: initializer.filter(({ name = '' }) => !names.has(name)),
+    node: node.filter(({ op_type, output = [] }) => !(op_type === 'Constant' && names.has(output[0] ?? ''))),
+  });
+  const open = modelFromProto(copyMessage(proto, { graph }), model.folder);
+  await foldConstants.run(open, {});
+  return open;
+}
+
+/** The first output, or what a last Softmax or LogSoftmax over its classes is computed of. */
+function logitsOf(output: Value, types: Types): Value {
+  let value = output;
+  for (let node = value.producer; node; node = value.producer) {
+    const [read] = node.inputs;
+    const rank = types.get(value).shape?.length;
+    const axis = node.op.endsWith('Softmax') ? (intAttr(node, 'axis') ?? 1) : 1;
+    const over =
+      node.op === 'Softmax' || node.op === 'LogSoftmax'
+        ? rank === 2 && (axis === 1 || axis === -1)
+        : node.op === 'Identity';
+    if (!over || node.domain !== '' || !read) break;
+    value = read;
+  }
+  return value;
+}
+
+const SHOWN = 5;
+function refuse(where: string, problems: readonly string[]): void {
+  if (problems.length === 0) return;
+  const more = problems.length > SHOWN ? `; and ${problems.length - SHOWN} more` : '';
+  throw new SisyphusError('unsupported', `${where}: can't be trained: ${problems.slice(0, SHOWN).join('; ')}${more}`);
+}

@@ -1,0 +1,450 @@
+/**
+ * `sisyphus train`: trains the weights of an ONNX model on labelled data. One step (forward, loss, gradients, optimizer)
+ * is one function of tensors (`step.ts`); batches come from worker threads (`data/training-batches.ts`); the run folder
+ * has everything that going on after an interruption needs. Defaults are those of the paper's authors (SGD, rate 0.1,
+ * Nesterov momentum 0.5, weight decay 5e-4 on all parameters, cosine per epoch to 0, batches of 128, 50 epochs).
+ */
+import { createHash } from 'node:crypto';
+import { formatAugment, parseAugment } from '../data/augment.ts';
+import type { Layout } from '../data/dataset.ts';
+import { openTrainingData, type TrainingData } from '../data/training-batches.ts';
+import { SisyphusError } from '../errors.ts';
+import { accuracy } from '../eval/accuracy.ts';
+import { parseDevice } from '../eval/device.ts';
+import { openFeed, openRows } from '../eval/feed.ts';
+import { type Preprocessing, type PreprocessingText, recordPreprocessing } from '../eval/preprocessing.ts';
+import { openModel } from '../eval/run.ts';
+import { chooseDevice, type NdArray } from '../eval/session.ts';
+import { refuseTarget } from '../files.ts';
+import type { Model } from '../graph/ir.ts';
+import { readModel } from '../graph/read.ts';
+import { serialize, writeModel } from '../graph/write.ts';
+import type { OnProgress } from '../progress.ts';
+import { VERSION } from '../version.ts';
+import { type BackendChoice, type BackendName, useBackend } from './choose-backend.ts';
+import { whereItBegan } from './diverged.ts';
+import { type LossName, parseLoss } from './losses.ts';
+import { type Lowered, lower } from './lower.ts';
+import { makeOptimizer, parseOptimizer } from './optimizers.ts';
+import { raise } from './raise.ts';
+import { openRunFolder, type RunFolder, readConfig } from './run-folder.ts';
+import type { NamedTensors } from './safetensors.ts';
+import { parseSchedule, rateAt } from './schedules.ts';
+import { makeStepper, type Stepper } from './step.ts';
+import { type TrainingStep, trainingStep } from './training-step.ts';
+
+/** What a run is, and what has to be the same when it is resumed. */
+export interface TrainSettings extends PreprocessingText {
+  /** `NAME:PATH`; its training split is trained on, its test split measured after each epoch. */
+  readonly data: string;
+  readonly epochs?: number;
+  /** Learning rate of the first epoch. */
+  readonly lr?: number;
+  /** Of sgd; for adam and adamw it is beta1. Default 0.5, adam and adamw 0.9. */
+  readonly momentum?: number;
+  readonly nesterov?: boolean;
+  readonly weightDecay?: number;
+  /** cosine | step | constant, see `parseSchedule`. */
+  readonly schedule?: string;
+  readonly batch?: number;
+  /** See `parseAugment`. Default: none. */
+  readonly augment?: string;
+  readonly loss?: string;
+  readonly optimizer?: string;
+  /** Largest common norm of the gradients. Default: no limit. */
+  readonly clipNorm?: number;
+  readonly seed?: number;
+  /** How many training images at most, a random choice by the seed. */
+  readonly limit?: number;
+}
+
+export interface TrainOptions extends Partial<TrainSettings> {
+  readonly backend?: BackendName;
+  readonly device?: string;
+  readonly threads?: number;
+  /** Threads that make batches. Default 1. */
+  readonly workers?: number;
+  /** The run folder. Default: the model's name with `.train` for `.onnx`. */
+  readonly run?: string;
+  /** Copy the best model there. */
+  readonly output?: string;
+  /** Go on with the run in the folder; what is not given is taken from there. */
+  readonly resume?: boolean;
+  readonly force?: boolean;
+  /** Seconds between checkpoints within an epoch. Default 60. */
+  readonly checkpointEvery?: number;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: OnProgress;
+  readonly onStart?: (start: TrainStart) => void;
+  readonly onEpoch?: (epoch: EpochRecord) => void;
+}
+
+export interface TrainStart {
+  readonly backend: BackendChoice;
+  readonly run: string;
+  readonly parameters: number;
+  readonly rows: number;
+  readonly stepsPerEpoch: number;
+  /** Epochs that are done already, and steps of the next one. */
+  readonly from: { readonly epoch: number; readonly step: number };
+  readonly settings: Settled;
+}
+
+/** Fractions in 0..1. */
+export interface EpochRecord {
+  /** From 1. */
+  readonly epoch: number;
+  readonly lr: number;
+  /** Mean over the training images, each at the step that saw it. */
+  readonly loss: number;
+  readonly trainAccuracy: number;
+  /** Of the running estimates, over the whole test split; null where the data have none. */
+  readonly testAccuracy: number | null;
+  /** Largest norm of the gradients of a step. */
+  readonly gradientNorm: number;
+  /** Of the steps, without the test. */
+  readonly seconds: number;
+}
+
+export interface TrainReport {
+  readonly model: string;
+  readonly run: string;
+  readonly last: string;
+  readonly best: string;
+  readonly output: string | null;
+  readonly bestEpoch: number;
+  readonly bestTestAccuracy: number | null;
+  readonly epochs: readonly EpochRecord[];
+  readonly backend: BackendChoice;
+  readonly settings: Settled;
+}
+
+type Settled = Required<Omit<TrainSettings, 'clipNorm' | 'limit' | keyof PreprocessingText>> &
+  Pick<TrainSettings, 'normalize' | 'resize' | 'layout'> & {
+    readonly clipNorm: number | null;
+    readonly limit: number | null;
+  };
+
+/**
+ * @throws SisyphusError `unsupported` for models that can't be lowered, naming node and operator; `gate` where the loss is
+ * no number any more, naming the layer where that began; `aborted` after the signal, when the checkpoint is written
+ */
+export async function train(file: string, options: TrainOptions): Promise<TrainReport> {
+  const folder = options.run ?? `${file.replace(/\.onnx$/i, '')}.train`;
+  if (options.output !== undefined) await refuseTarget(options.output, options.force || options.resume || false);
+  const given = options.resume ? { ...(await readConfig(folder)), ...defined(options) } : options;
+  const settings = settle(given as TrainOptions);
+  const model = readModel(file);
+  const bytes = serialize(model, { inline: true });
+  const lowered = await lower(model, file);
+  const backend = await useBackend(options);
+  const job = await openJob(model, file, lowered, settings, options);
+  try {
+    const run = await openRunFolder(
+      folder,
+      {
+        version: VERSION,
+        model: createHash('sha256').update(bytes).digest('hex'),
+        backend: backend.name,
+        ...settings,
+      },
+      {
+        resume: options.resume,
+        force: options.force,
+        keep: (record, saved) => Number(record.epoch) <= placeOf(saved).epoch,
+      },
+    );
+    return await trainAll({ ...job, run, backend, file, settings, options, model, lowered });
+  } finally {
+    await job.data.close();
+  }
+}
+
+const defined = (options: object) =>
+  Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+
+/** @throws SisyphusError `usage`, `spec` */
+function settle(options: TrainOptions): Settled {
+  const { data, normalize, resize, layout, clipNorm = null, limit = null } = options;
+  if (!data) throw new SisyphusError('usage', 'training needs data: give --data NAME:PATH');
+  const optimizer = parseOptimizer(options.optimizer ?? 'sgd');
+  const schedule = options.schedule ?? 'cosine';
+  parseSchedule(schedule);
+  const settings: Settled = {
+    data,
+    epochs: options.epochs ?? 50,
+    lr: options.lr ?? (optimizer === 'sgd' ? 0.1 : 1e-3),
+    momentum: options.momentum ?? (optimizer === 'sgd' ? 0.5 : 0.9),
+    nesterov: options.nesterov ?? optimizer === 'sgd',
+    weightDecay: options.weightDecay ?? 5e-4,
+    schedule,
+    batch: options.batch ?? 128,
+    augment: formatAugment(parseAugment(options.augment ?? 'none')),
+    loss: parseLoss(options.loss ?? 'ce'),
+    optimizer,
+    clipNorm,
+    seed: options.seed ?? 42,
+    limit,
+    ...(normalize !== undefined && { normalize }),
+    ...(resize !== undefined && { resize }),
+    ...(layout !== undefined && { layout }),
+  };
+  const whole = (value: number, name: string) => {
+    if (!Number.isInteger(value) || value < 1)
+      throw new SisyphusError('usage', `--${name}: ${value} is not a whole number above 0`);
+  };
+  whole(settings.epochs, 'epochs');
+  whole(settings.batch, 'batch');
+  for (const [name, value, below] of [
+    ['lr', settings.lr, Infinity],
+    ['momentum', settings.momentum, 1],
+    ['weight-decay', settings.weightDecay, Infinity],
+    ['clip-norm', settings.clipNorm ?? 0, Infinity],
+  ] as const)
+    if (!(value >= 0 && value < below))
+      throw new SisyphusError('usage', `--${name}: ${value} is out of range${below === 1 ? ' [0, 1)' : ''}`);
+  if (settings.clipNorm === 0) throw new SisyphusError('usage', '--clip-norm: 0 would leave nothing of the gradients');
+  return settings;
+}
+
+interface Data {
+  readonly data: TrainingData;
+  readonly preprocessing: Preprocessing & { readonly layout: Layout };
+}
+
+async function openJob(
+  model: Model,
+  file: string,
+  lowered: Lowered,
+  settings: Settled,
+  options: TrainOptions,
+): Promise<Data> {
+  const { signal, onProgress, workers } = options;
+  const { dataset, preprocessing } = await openRows(model, file, {
+    ...settings,
+    split: 'train',
+    ...(signal && { signal }),
+  });
+  const classes = lowered.classes;
+  if (dataset.classes !== null && classes !== null && dataset.classes > classes)
+    throw new SisyphusError('usage', `${file}: has ${classes} classes, but ${settings.data} has ${dataset.classes}`);
+  const data = await openTrainingData(dataset, {
+    batch: settings.batch,
+    seed: settings.seed,
+    augment: parseAugment(settings.augment),
+    normalize: preprocessing.normalize,
+    layout: preprocessing.layout,
+    ...(settings.limit !== null && { limit: settings.limit }),
+    ...(workers !== undefined && { workers }),
+    ...(signal && { signal }),
+    ...(onProgress && { onProgress }),
+  });
+  return { data, preprocessing };
+}
+
+interface Job extends Data {
+  readonly run: RunFolder;
+  readonly backend: BackendChoice;
+  readonly file: string;
+  readonly model: Model;
+  readonly lowered: Lowered;
+  readonly settings: Settled;
+  readonly options: TrainOptions;
+}
+
+/** Where a run is, and what it has seen of the epoch that it is in. */
+interface Progress {
+  /** Epochs that are complete. */
+  epoch: number;
+  /** Steps of the next one. */
+  step: number;
+  loss: number;
+  correct: number;
+  seen: number;
+  gradientNorm: number;
+  seconds: number;
+  best: { epoch: number; score: number; testAccuracy: number | null } | null;
+}
+
+const START: Progress = { epoch: 0, step: 0, loss: 0, correct: 0, seen: 0, gradientNorm: 0, seconds: 0, best: null };
+
+const placeOf = (saved: NamedTensors | null): Progress =>
+  saved ? (JSON.parse(saved.metadata.progress as string) as Progress) : { ...START };
+
+async function trainAll(job: Job): Promise<TrainReport> {
+  const { run, lowered, settings, options, data } = job;
+  const { optimizer, momentum, nesterov, weightDecay, loss, clipNorm, seed } = settings;
+  const step = trainingStep(lowered, {
+    loss: loss as LossName,
+    optimizer: makeOptimizer({ optimizer: parseOptimizer(optimizer), momentum, nesterov, weightDecay }),
+    clipNorm,
+    seed,
+  });
+  const place = placeOf(run.checkpoint);
+  const saved = run.checkpoint?.tensors;
+  const stepper = makeStepper(
+    step.run,
+    step.state.map(({ dims, data: first }, i) => ({ dims, data: saved?.get(step.names[i] as string)?.data ?? first })),
+  );
+  const { backend } = job;
+  const from = { epoch: place.epoch, step: place.step };
+  const parameters = lowered.parameters.reduce((sum, { value }) => sum + value.length, 0);
+  const { rows, stepsPerEpoch } = data;
+  options.onStart?.({ backend, run: run.path, parameters, rows, stepsPerEpoch, from, settings });
+  const epochs: EpochRecord[] = [];
+  try {
+    while (place.epoch < settings.epochs) {
+      await trainEpoch(job, step, stepper, place);
+      epochs.push(await finishEpoch(job, step, stepper, place));
+    }
+  } finally {
+    await stepper.release();
+  }
+  const { output = null } = options;
+  const { best } = place;
+  if (output !== null)
+    await writeModel(readModel(run.best), output, { force: options.force || options.resume || false });
+  return {
+    model: job.file,
+    run: run.path,
+    last: run.last,
+    best: run.best,
+    output,
+    bestEpoch: best?.epoch ?? 0,
+    bestTestAccuracy: best?.testAccuracy ?? null,
+    epochs,
+    backend,
+    settings,
+  };
+}
+
+const CHECKPOINT_SECONDS = 60;
+
+/** The steps of one epoch that are still to do. */
+async function trainEpoch(job: Job, step: TrainingStep, stepper: Stepper, place: Progress): Promise<void> {
+  const { data, settings, options } = job;
+  const { signal, onProgress, checkpointEvery = CHECKPOINT_SECONDS } = options;
+  const rate = rateIn(settings, place.epoch);
+  const save = () => saveCheckpoint(job, step, stepper, place);
+  let [clock, saved] = [performance.now(), performance.now()];
+  if (place.step >= data.stepsPerEpoch) return;
+  for await (const batch of data.epoch(place.epoch, place.step)) {
+    const fed = step.feed(batch, rate, place.epoch * data.stepsPerEpoch + batch.step);
+    const [loss, correct, norm] = (await stepper.run(fed)).map((array) => Number(array.data[0]));
+    if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
+      stepper.undo();
+      await save();
+      throw await divergence(job, step, stepper, fed, place);
+    }
+    place.step = batch.step + 1;
+    place.loss += (loss as number) * batch.count;
+    place.correct += correct as number;
+    place.seen += batch.count;
+    place.gradientNorm = Math.max(place.gradientNorm, norm as number);
+    const now = performance.now();
+    place.seconds += (now - clock) / 1000;
+    clock = now;
+    const [task, note] = [
+      `epoch ${place.epoch + 1}/${settings.epochs}`,
+      `loss ${(place.loss / place.seen).toFixed(4)}`,
+    ];
+    onProgress?.({ task, done: place.seen, total: data.rows, unit: 'images', note });
+    if (signal?.aborted) {
+      await save();
+      throw new SisyphusError(
+        'aborted',
+        `interrupted after step ${place.step} of epoch ${place.epoch + 1}; --resume goes on`,
+      );
+    }
+    if (now - saved > 1000 * checkpointEvery) {
+      await save();
+      saved = performance.now();
+      clock = saved;
+    }
+  }
+}
+
+const rateIn = ({ lr, schedule, epochs }: Settled, epoch: number): number =>
+  lr * rateAt(parseSchedule(schedule), epoch, epochs);
+
+/** Measures, logs and saves what an epoch made; `place` goes on to the next. */
+async function finishEpoch(job: Job, step: TrainingStep, stepper: Stepper, place: Progress): Promise<EpochRecord> {
+  const { run, settings, options } = job;
+  const trained = await trainedModel(job, step, stepper);
+  const testAccuracy = await measure(trained, job);
+  const record: EpochRecord = {
+    epoch: place.epoch + 1,
+    lr: rateIn(settings, place.epoch),
+    loss: place.loss / place.seen,
+    trainAccuracy: place.correct / place.seen,
+    testAccuracy,
+    gradientNorm: place.gradientNorm,
+    seconds: place.seconds,
+  };
+  await writeModel(trained, run.last, { force: true });
+  // Without labels to test on, the last epoch counts as the best.
+  const score = testAccuracy ?? place.epoch;
+  const best = place.best && place.best.score >= score ? place.best : { epoch: record.epoch, score, testAccuracy };
+  if (best !== place.best) await writeModel(trained, run.best, { force: true });
+  await run.log({ ...record });
+  Object.assign(place, { ...START, epoch: record.epoch, best });
+  await saveCheckpoint(job, step, stepper, place);
+  options.onEpoch?.(record);
+  return record;
+}
+
+async function saveCheckpoint({ run }: Job, step: TrainingStep, stepper: Stepper, place: Progress): Promise<void> {
+  const values = await stepper.read();
+  const tensors = new Map(
+    values.map((data, i) => [step.names[i] as string, { dims: step.state[i]?.dims as readonly number[], data }]),
+  );
+  await run.save({ tensors, metadata: { progress: JSON.stringify(place) } });
+}
+
+/** The model with the weights and running statistics of now. */
+async function trainedModel(
+  { model, lowered, preprocessing }: Job,
+  step: TrainingStep,
+  stepper: Stepper,
+): Promise<Model> {
+  const values = await stepper.read();
+  const all = new Map(step.names.map((name, i) => [name, values[i] as Float32Array]));
+  const trained = raise(
+    model,
+    new Map([...lowered.parameters, ...lowered.statistics].map(({ name }) => [name, all.get(name) as Float32Array])),
+  );
+  recordPreprocessing(trained, preprocessing);
+  return trained;
+}
+
+/** Accuracy on the test split, by `sisyphus eval`'s own means; null where the data have none. */
+async function measure(model: Model, { file, settings, options }: Job): Promise<number | null> {
+  const { signal, threads } = options;
+  const { device } = await chooseDevice(parseDevice(options.device ?? 'cpu'));
+  const run = { data: settings.data, split: 'test', ...(signal && { signal }), ...(threads && { threads }) } as const;
+  const feed = await openFeed(model, file, run);
+  const session = await openModel(feed.model, file, device, run);
+  try {
+    return (await accuracy(session, feed, {})).top1;
+  } finally {
+    await session.release();
+  }
+}
+
+async function divergence(
+  job: Job,
+  step: TrainingStep,
+  stepper: Stepper,
+  fed: readonly NdArray[],
+  place: Progress,
+): Promise<SisyphusError> {
+  const { run, lowered, settings } = job;
+  await writeModel(await trainedModel(job, step, stepper), run.last, { force: true });
+  const values = await stepper.read();
+  const state = step.state.map(({ dims }, i) => ({ dims, data: values[i] as Float32Array }));
+  const where = await whereItBegan(lowered, settings.loss as LossName, fed, state);
+  return new SisyphusError(
+    'gate',
+    `${job.file}: training diverged in step ${place.step + 1} of epoch ${place.epoch + 1}: ${where}. ${run.last} has the weights of the step before; take a smaller --lr than ${settings.lr}, or --clip-norm`,
+  );
+}
