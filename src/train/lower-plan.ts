@@ -152,7 +152,7 @@ export function runPlan({ types, steps }: Plan, values: Map<Value, tf.Tensor>, r
       if (cause instanceof SisyphusError) throw cause;
       throw new SisyphusError('unsupported', `${where}: ${label(node)}: ${(cause as Error).message}`, { cause });
     }
-    const list = results instanceof tf.Tensor ? [results] : results;
+    const list: readonly tf.Tensor[] = Array.isArray(results) ? results : [results];
     for (const [i, value] of node.outputs.entries()) if (value && list[i]) values.set(value, list[i]);
   }
 }

@@ -16,6 +16,7 @@ import { type Preprocessing, type PreprocessingText, recordPreprocessing } from 
 import { openModel } from '../eval/run.ts';
 import { chooseDevice, type NdArray } from '../eval/session.ts';
 import { refuseTarget } from '../files.ts';
+import { setMetadata } from '../graph/edit.ts';
 import type { Model } from '../graph/ir.ts';
 import { readModel } from '../graph/read.ts';
 import { serialize, writeModel } from '../graph/write.ts';
@@ -137,6 +138,8 @@ export async function train(file: string, options: TrainOptions): Promise<TrainR
   const model = readModel(file);
   const bytes = serialize(model, { inline: true });
   const lowered = await lower(model, file);
+  if (lowered.parameters.length === 0)
+    throw new SisyphusError('unsupported', `${file}: stores no weights of layers, so there is nothing to train`);
   const backend = await useBackend(options);
   const job = await openJob(model, file, lowered, settings, options);
   try {
@@ -239,6 +242,12 @@ async function openJob(
     ...(signal && { signal }),
     ...(onProgress && { onProgress }),
   });
+  const { rows } = lowered.input;
+  if (rows !== null && (settings.batch !== rows || data.rows % rows !== 0)) {
+    await data.close();
+    const whole = data.rows - (data.rows % rows);
+    throw new SisyphusError('usage', `${file}: takes ${rows} rows at a time; give --batch ${rows} --limit ${whole}`);
+  }
   return { data, preprocessing };
 }
 
@@ -403,7 +412,7 @@ async function saveCheckpoint({ run }: Job, step: TrainingStep, stepper: Stepper
 
 /** The model with the weights and running statistics of now. */
 async function trainedModel(
-  { model, lowered, preprocessing }: Job,
+  { model, lowered, preprocessing, settings }: Job,
   step: TrainingStep,
   stepper: Stepper,
 ): Promise<Model> {
@@ -414,6 +423,8 @@ async function trainedModel(
     new Map([...lowered.parameters, ...lowered.statistics].map(({ name }) => [name, all.get(name) as Float32Array])),
   );
   recordPreprocessing(trained, preprocessing);
+  setMetadata(trained, 'sisyphus.version', VERSION);
+  setMetadata(trained, 'sisyphus.train', JSON.stringify(settings));
   return trained;
 }
 

@@ -85,6 +85,6 @@ describe('optimizers', () => {
   });
 
   it('refuses unknown names', () => {
-    expect(() => parseOptimizer('sdg')).toThrow("did you mean 'sgd'");
+    expect(() => parseOptimizer('adamm')).toThrow("did you mean 'adam'");
   });
 });

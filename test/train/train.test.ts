@@ -53,15 +53,15 @@ describe('train', () => {
   it('learns; what it measured is what eval says of the file', async () => {
     const run = newRun();
     const output = path.join(folder, 'trained.onnx');
-    const report = await train(LENET, { ...SMALL, limit: 2000, epochs: 4, run, output });
-    expect(report.epochs.map(({ epoch }) => epoch)).toEqual([1, 2, 3, 4]);
-    const [first, last] = [report.epochs[0], report.epochs[3]];
+    const report = await train(LENET, { ...SMALL, limit: 8000, epochs: 3, augment: 'none', run, output });
+    expect(report.epochs.map(({ epoch }) => epoch)).toEqual([1, 2, 3]);
+    const [first, last] = [report.epochs[0], report.epochs[2]];
     expect(last?.loss).toBeLessThan((first?.loss ?? 0) / 2);
     expect(report.bestTestAccuracy).toBeGreaterThan(0.9);
     const { models } = await evaluate([output, report.best], { data: 'synthetic' }); // normalisation is recorded in it
     expect(models.map(({ top1 }) => top1)).toEqual([report.bestTestAccuracy, report.bestTestAccuracy]);
     expect(models[0]?.preprocessing.source).toBe('model');
-    expect(metrics(run)).toHaveLength(4);
+    expect(metrics(run)).toHaveLength(3);
   });
 
   it('is the same again with the same seed, and another run with another', async () => {
@@ -125,7 +125,7 @@ describe('train', () => {
     const square = buildModel({ name: 'square', opset: 17 });
     const x = square.input('x', 'float', ['N', 1, 28, 28]);
     const flat = square.node('Flatten', [x], { axis: 1 }, 'flatten');
-    const weight = square.constant('weight', 'float', [10, 784], new Float64Array(7840).fill(1e15));
+    const weight = square.constant('weight', 'float', [10, 784], new Float64Array(7840).fill(1e20));
     const wide = square.node('Gemm', [flat, weight], { transB: 1 }, 'wide');
     square.output(square.node('Mul', [wide, wide], {}, 'squared'), 'y', 'float', ['N', 10]);
     const file = saveModel(folder, 'square', square.model);
@@ -157,8 +157,8 @@ describe('sisyphus train', () => {
     const file = path.join(folder, 'cli.onnx');
     copyFileSync(LENET, file);
     const flags = ['--data', 'synthetic', '--epochs', '1', '--limit', '200', '--backend', 'onnxruntime'];
-    const { code, err } = await sisyphus(['train', file, ...flags]);
-    expect(err).toMatch(/epoch 1: loss \d\.\d{4}, train \d+\.\d\d %, test \d+\.\d\d % \(lr 0\.100, /);
+    const { code, out } = await sisyphus(['train', file, ...flags]);
+    expect(out).toMatch(/epoch 1: loss \d\.\d{4}, train \d+\.\d\d %, test \d+\.\d\d % \(lr 0\.100, /);
     expect(code).toBe(0);
     const again = await sisyphus(['train', file, ...flags]);
     expect(again.code).toBe(1);

@@ -42,6 +42,8 @@ const add = (a: LazyTensor, b: Operand): LazyTensor => like('Add', [a, operand(b
 const subtract = (a: LazyTensor, b: LazyTensor): LazyTensor => like('Sub', [a, b]);
 const multiply = (a: LazyTensor, b: Operand): LazyTensor => like('Mul', [a, operand(b)]);
 
+const negate = (a: LazyTensor): LazyTensor => like('Neg', [a]);
+
 /** Any x as images. */
 const images = (x: LazyTensor): LazyTensor =>
   x.dims.length === 4 ? x : reshape(x, [x.dims[0] ?? 1, x.dims[1] ?? 1, elementCount(x.dims.slice(2)), 1]);
@@ -50,8 +52,9 @@ type Dims4 = readonly [n: number, c: number, h: number, w: number];
 const dims4 = (x: LazyTensor) => x.dims as Dims4;
 const mapSize = (x: LazyTensor) => elementCount(x.dims.slice(2));
 
-/** Maps so small that onnxruntime loses time where it goes on from one to the next (measured on AVX-512). */
+/** Operators that go from map to map lose time there, and are faster than others only from this size of a map on. */
 const SMALL_MAP = 64;
+/** The same, for those that work per channel. */
 const MIDDLE_MAP = 256;
 
 /** [C] so that it broadcasts over images; over small maps it is written out, once for all images. */
@@ -71,23 +74,20 @@ function channelMean(x: LazyTensor): LazyTensor {
   return h * w < SMALL_MAP ? mean(mean(x, [0], [c, h, w]), [1, 2], [c]) : mean(mean(x, [2, 3], [n, c]), [0], [c]);
 }
 
-/** images · factor + offset + sum, the first two per channel. */
-function affine(
-  x: LazyTensor,
-  factor: LazyTensor,
-  offset: LazyTensor,
-  options: Options,
-  sum: LazyTensor | null = null,
-): LazyTensor {
+/**
+ * images · factor + offset + sum, the first two per channel, by a convolution with one weight a channel: onnxruntime does
+ * that in one pass, in the memory of the sum.
+ */
+function fused(x: LazyTensor, factor: LazyTensor, offset: LazyTensor, sum: LazyTensor | null): LazyTensor {
   const [, c] = dims4(x);
-  if (onCpu(options) && mapSize(x) >= MIDDLE_MAP) {
-    // A convolution with a filter of one weight a channel does it in one pass, and works in the memory of the sum.
-    const filters = reshape(factor, [c, 1, 1, 1]);
-    return node('FusedConv', [x, filters, offset, sum], x, { group: c, kernel_shape: [1, 1] }, MICROSOFT);
-  }
-  const product = multiply(x, perChannel(factor, x));
-  return add(sum ? add(product, sum) : product, perChannel(offset, x));
+  const filters = reshape(factor, [c, 1, 1, 1]);
+  return node('FusedConv', [x, filters, offset, sum], x, { group: c, kernel_shape: [1, 1] }, MICROSOFT);
 }
+const canFuse = (x: LazyTensor, options: Options) => onCpu(options) && mapSize(x) >= MIDDLE_MAP;
+
+/** images · factor + offset, both per channel. */
+const affine = (x: LazyTensor, factor: LazyTensor, offset: LazyTensor, options: Options): LazyTensor =>
+  canFuse(x, options) ? fused(x, factor, offset, null) : add(multiply(x, perChannel(factor, x)), perChannel(offset, x));
 
 /** 1 / sqrt(variance + epsilon) */
 const inverseDeviation = (variance: LazyTensor, epsilon: number): LazyTensor =>
@@ -147,9 +147,14 @@ function batchNormGrad(
   const covariance = subtract(channelMean(multiply(dy, x)), multiply(mean, meanDy));
   const meanProduct = multiply(covariance, inverse);
   const factor = multiply(scale, inverse);
-  const slope = like('Neg', [multiply(multiply(factor, inverse), meanProduct)]);
-  const offset = like('Neg', [add(multiply(factor, meanDy), multiply(slope, mean))]);
-  const dx = affine(x, slope, offset, options, multiply(dy, perChannel(factor, x)));
+  const slope = negate(multiply(inverse, meanProduct));
+  const offset = negate(add(meanDy, multiply(slope, mean)));
+  const dx = canFuse(x, options)
+    ? fused(x, multiply(slope, factor), multiply(offset, factor), multiply(dy, perChannel(factor, x)))
+    : multiply(
+        add(add(multiply(x, perChannel(slope, x)), dy), perChannel(offset, x)), // all but the first in place
+        perChannel(factor, x),
+      );
   const count = elementCount(x.dims) / elementCount(scale.dims);
   return [reshape(dx, input.dims), multiply(meanProduct, count), multiply(meanDy, count)];
 }

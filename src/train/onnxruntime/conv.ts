@@ -64,12 +64,12 @@ export const CONV_KERNELS: Kernels = {
 
   // A 3-D convolution of the images by dy: the rows of the batch are its channels, the channels its depth.
   [CONV_FILTER_GRAD]: kernel(['dy', 'x'], ([dy, x], attributes) => {
-    const { strides, pads, dilations, groups } = geometryOf(attributes);
+    const { strides, dilations, groups, ...geometry } = geometryOf(attributes);
     const shape = attributes.shape as number[];
     const [cout, size, kh, kw] = shape as unknown as Dims4;
     const [n, , height, width] = dims4(x);
     const [, , oh, ow] = dims4(dy);
-    const [top, left] = pads;
+    const [top, left] = geometry.pads;
     // As many rows and columns as kh x kw positions need.
     const end = [
       (oh - 1) * strides[0] + (kh - 1) * dilations[0] + 1 - top - height,

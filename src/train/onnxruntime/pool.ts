@@ -6,7 +6,7 @@ import type { NamedAttrMap } from '@tensorflow/tfjs-core';
 import { elementCount } from '../../graph/tensor.ts';
 import type { PoolGeometry } from '../ops/pool.ts';
 import { type Kernels, kernel } from './kernel.ts';
-import { expand, filled, like, reshape } from './kernels/common.ts';
+import { filled, like, reshape } from './kernels/common.ts';
 import { argument, constant, int64s, known, type LazyTensor, node, nodes } from './lazy.ts';
 
 /** Names of the kernels; tfjs' own pools are in NHWC. */
@@ -80,7 +80,6 @@ function averagePool(x: LazyTensor, averaging: Averaging): LazyTensor {
 function averagePoolGrad(dy: LazyTensor, dims: Dims4, averaging: Averaging): LazyTensor {
   const axes = windowsOf(dims, averaging);
   const share = like('Mul', [dy, inverseCounts(axes, averaging.countIncludePad)]);
-  if (isGlobal(axes)) return expand(share, dims);
   if (axes.every(({ output, size, stride, begin }) => begin === 0 && (size === stride || output === 1)))
     return repeat(share, axes, dims);
   const dx = { elem: dy.elem, dims };
