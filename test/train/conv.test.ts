@@ -107,6 +107,31 @@ describe('conv', () => {
     ['kernel larger than the image', { x: [2, 3, 2, 3], w: [4, 3, 5, 5], geometry: same(5) }],
     ['pads beyond the kernel', { x: [2, 3, 4, 4], w: [4, 3, 2, 2], geometry: { ...PLAIN, pads: [3, 2, 2, 4] } }],
     ['dilated', { x: [2, 3, 9, 9], w: [4, 3, 3, 3], geometry: { ...same(3), dilations: [2, 3], pads: [2, 3, 2, 3] } }],
+    // Sizes from which on other forms are faster, and channels in blocks of 16.
+    ['3x3 on large maps', { x: [2, 5, 16, 17], w: [7, 5, 3, 3], geometry: same(3) }],
+    ['3x3 in blocks', { x: [2, 16, 16, 17], w: [32, 16, 3, 3], geometry: same(3) }],
+    ['3x3, stride 2, in blocks', { x: [2, 16, 33, 32], w: [32, 16, 3, 3], geometry: same(3, 2) }],
+    ['uneven on large maps', { x: [2, 5, 16, 19], w: [6, 5, 4, 2], geometry: { ...PLAIN, pads: [2, 0, 1, 1] } }],
+    ['no pads on large maps', { x: [1, 16, 20, 21], w: [16, 16, 5, 3], geometry: PLAIN }],
+    [
+      'dilated on large maps',
+      { x: [2, 16, 18, 20], w: [16, 16, 3, 3], geometry: { ...PLAIN, dilations: [2, 1], pads: [3, 0, 1, 2] } },
+    ],
+    ['few channels', { x: [2, 3, 17, 16], w: [16, 3, 3, 3], geometry: { ...same(3, 2), dilations: [1, 2] } }],
+    ['1x1 on large maps', { x: [2, 16, 8, 9], w: [32, 16, 1, 1], geometry: PLAIN }],
+    ['1x1, stride 2, on large maps', { x: [2, 16, 17, 18], w: [32, 16, 1, 1], geometry: same(1, 2) }],
+    ['depthwise in blocks', { x: [3, 16, 8, 7], w: [16, 1, 3, 3], geometry: same(3, 1, 16) }],
+    ['depthwise, stride 2, in blocks', { x: [3, 32, 8, 8], w: [32, 1, 3, 3], geometry: same(3, 2, 32) }],
+    ['depthwise, stride 2, in blocks, odd size', { x: [2, 16, 9, 7], w: [16, 1, 3, 3], geometry: same(3, 2, 16) }],
+    [
+      'depthwise in blocks, uneven',
+      {
+        x: [2, 16, 11, 12],
+        w: [16, 1, 2, 3],
+        geometry: { strides: [3, 2], pads: [1, 0, 0, 2], dilations: [2, 1], groups: 16 },
+      },
+    ],
+    ['depthwise, multiplier 2, in blocks', { x: [2, 16, 8, 8], w: [32, 1, 3, 3], geometry: same(3, 1, 16) }],
     ['large first kernel', { x: [2, 3, 20, 20], w: [8, 3, 11, 11], geometry: { ...same(11, 4), pads: [5, 5, 5, 5] } }],
   ])('agrees with tfjs: %s', (_, of) => check(of));
 

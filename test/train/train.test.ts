@@ -158,6 +158,7 @@ describe('sisyphus train', () => {
     copyFileSync(LENET, file);
     const flags = ['--data', 'synthetic', '--epochs', '1', '--limit', '200', '--backend', 'onnxruntime'];
     const { code, out } = await sisyphus(['train', file, ...flags]);
+    expect(out).toContain('onnxruntime on cpu: as asked');
     expect(out).toMatch(/epoch 1: loss \d\.\d{4}, train \d+\.\d\d %, test \d+\.\d\d % \(lr 0\.100, /);
     expect(code).toBe(0);
     const again = await sisyphus(['train', file, ...flags]);
@@ -176,6 +177,8 @@ describe('sisyphus train', () => {
     [['--schedule', 'linear'], 2, '--schedule'],
     [['--augment', 'croq'], 2, "did you mean 'crop'"],
     [['--backend', 'tensorflow'], 1, 'npm install @tensorflow/tfjs-node'],
+    [['--device', 'cuda'], 1, 'npm run setup:cuda'],
+    [['--device', 'gpu'], 2, '--device'],
     [['--data', 'npz:/nowhere.npz'], 1, '/nowhere.npz'],
   ])('refuses %j', async (flags, code, message) => {
     const result = await sisyphus(['train', LENET, '--data', 'synthetic', '--run', newRun(), ...flags]);

@@ -1,10 +1,11 @@
 /** Kernels that work element by element: functions of one, two and three tensors, which broadcast. */
 import type { NamedAttrMap } from '@tensorflow/tfjs-core';
 import { floatAttribute } from '../../../graph/attributes.ts';
+import { elementCount } from '../../../graph/tensor.ts';
 import { type Kernel, type Kernels, kernel } from '../kernel.ts';
 import { constant, type LazyTensor, node } from '../lazy.ts';
 import { broadcast, sameDims } from '../shapes.ts';
-import { cast, elementOf, expand, like, listed, numeric, scalar, toFloat, unexpanded } from './common.ts';
+import { cast, elementOf, expand, like, listed, numeric, reshape, scalar, toFloat, unexpanded } from './common.ts';
 
 type Unary = (x: LazyTensor, attributes: NamedAttrMap) => LazyTensor;
 
@@ -26,12 +27,18 @@ function operands(inputs: readonly LazyTensor[], dims: readonly number[]): LazyT
   return small;
 }
 
+/** A list where the other is a number: onnxruntime goes element by element where the last dimension is 1. */
+const flattened = (x: LazyTensor, other: LazyTensor): LazyTensor =>
+  elementCount(other.dims) === 1 && x.dims.at(-1) === 1 ? reshape(x, [elementCount(x.dims)]) : x;
+
 /** Booleans are computed with as 0 and 1; what is not 0 is true again. */
 const arithmetic = (op: string): Kernel =>
   kernel(['a', 'b'], ([a, b]) => {
     const dims = broadcast(a.dims, b.dims);
     const [p, q] = operands([a, b], dims).map(numeric) as [LazyTensor, LazyTensor];
-    return cast(node(op, [p, q], { elem: p.elem, dims }), a.elem);
+    const [r, s] = [flattened(p, q), flattened(q, p)];
+    const result = node(op, [r, s], { elem: p.elem, dims: broadcast(r.dims, s.dims) });
+    return cast(reshape(result, dims), a.elem);
   });
 
 const comparison = (op: string): Kernel =>
