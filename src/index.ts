@@ -1,4 +1,6 @@
 /** The library: what the command line does, as functions that return reports. */
+import type { TrainOptions, TrainReport } from './train/train.ts';
+
 export type { Batch, Dataset, DatasetOptions, Split } from './data/dataset.ts';
 export { type GetOptions, type GetReport, getDataset } from './data/get.ts';
 export { makeSelection, openDataset } from './data/open.ts';
@@ -54,6 +56,11 @@ export { formatSpec, type PolySpec, parseSpec } from './poly/spec.ts';
 export type { OnProgress, ProgressEvent } from './progress.ts';
 export { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from './rewrite.ts';
 export { type PlanOptions, type PlanReport, planReplacement } from './search/plan.ts';
-export { type EpochRecord, type TrainOptions, type TrainReport, type TrainStart, train } from './train/train.ts';
+export type { EpochRecord, TrainOptions, TrainReport, TrainStart } from './train/train.ts';
 export { VERSION } from './version.ts';
 export { comparePage, evalPage, maximaSvg, polynomialSvg, probePage } from './view/pages.ts';
+
+/** `sisyphus train`, see `train/train.ts`. TensorFlow.js is loaded on the first call: others need not wait for it. */
+export async function train(file: string, options: TrainOptions): Promise<TrainReport> {
+  return (await import('./train/train.ts')).train(file, options);
+}

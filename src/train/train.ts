@@ -133,14 +133,16 @@ type Settled = Required<Omit<TrainSettings, 'clipNorm' | 'limit' | keyof Preproc
 export async function train(file: string, options: TrainOptions): Promise<TrainReport> {
   const folder = options.run ?? `${file.replace(/\.onnx$/i, '')}.train`;
   if (options.output !== undefined) await refuseTarget(options.output, options.force || options.resume || false);
-  const given = options.resume ? { ...(await readConfig(folder)), ...defined(options) } : options;
-  const settings = settle(given as TrainOptions);
+  // A run goes on as it was started, unless that is asked to be otherwise, which is refused below.
+  const given: TrainOptions = options.resume ? { ...(await readConfig(folder)), ...defined(options) } : options;
+  const settings = settle(given);
   const model = readModel(file);
   const bytes = serialize(model, { inline: true });
   const lowered = await lower(model, file);
   if (lowered.parameters.length === 0)
     throw new SisyphusError('unsupported', `${file}: stores no weights of layers, so there is nothing to train`);
-  const backend = await useBackend(options);
+  const { backend: wanted, device, threads } = given;
+  const backend = await useBackend({ backend: wanted, device, threads });
   const job = await openJob(model, file, lowered, settings, options);
   try {
     const run = await openRunFolder(

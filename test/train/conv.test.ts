@@ -117,6 +117,15 @@ describe('conv', () => {
       'dilated on large maps',
       { x: [2, 16, 18, 20], w: [16, 16, 3, 3], geometry: { ...PLAIN, dilations: [2, 1], pads: [3, 0, 1, 2] } },
     ],
+    [
+      'stride 2 that comes out even',
+      { x: [2, 4, 8, 6], w: [5, 4, 5, 3], geometry: { ...same(3, 2), pads: [2, 1, 2, 1] } },
+    ],
+    [
+      'stride 3 that comes out even',
+      { x: [2, 4, 9, 6], w: [5, 4, 4, 5], geometry: { ...same(3, 3), pads: [1, 2, 0, 0] } },
+    ],
+    ['stride 2, in blocks, both ways', { x: [1, 16, 32, 32], w: [16, 16, 3, 3], geometry: same(3, 2) }],
     ['few channels', { x: [2, 3, 17, 16], w: [16, 3, 3, 3], geometry: { ...same(3, 2), dilations: [1, 2] } }],
     ['1x1 on large maps', { x: [2, 16, 8, 9], w: [32, 16, 1, 1], geometry: PLAIN }],
     ['1x1, stride 2, on large maps', { x: [2, 16, 17, 18], w: [32, 16, 1, 1], geometry: same(1, 2) }],

@@ -11,6 +11,7 @@ import {
   dims4,
   floats,
   type Geometry,
+  inBlocks,
   indices,
   pad,
   transpose,
@@ -30,7 +31,7 @@ const FEW_PLACES = 49;
 export function filterGrad(dy: LazyTensor, x: LazyTensor, shape: Dims4, geometry: Geometry, fast: boolean): LazyTensor {
   const { strides, dilations, pads, groups } = geometry;
   const [cout, size, kh, kw] = shape;
-  const [n, cin, height, width] = dims4(x);
+  const [, cin, height, width] = dims4(x);
   const [, , oh, ow] = dims4(dy);
   const [top, left] = pads;
   // As many rows and columns as kh x kw positions need.
@@ -45,7 +46,7 @@ export function filterGrad(dy: LazyTensor, x: LazyTensor, shape: Dims4, geometry
   const cut = pad(x, outside ? needed.pads : [0, 0, Math.min(bottom, 0), Math.min(right, 0)]);
   const rest = outside ? ([0, 0, 0, 0] as const) : ([top, left, Math.max(bottom, 0), Math.max(right, 0)] as const);
   const turned: Geometry = { strides: dilations, dilations: strides, pads: rest, groups };
-  if (size === 1 && cout === cin && groups === cin && blocks(fast, n * cin)) return ofChannels(dy, cut, shape, turned);
+  if (size === 1 && cout === cin && groups === cin && blocks(fast, cin)) return ofChannels(dy, cut, shape, turned);
   return ofDepth(dy, cut, shape, turned);
 }
 
@@ -112,8 +113,9 @@ function ofChannels(dy: LazyTensor, x: LazyTensor, shape: Dims4, turned: Geometr
   const [n, c, oh, ow] = dims4(dy);
   const [, , height, width] = dims4(x);
   const [, , kh, kw] = shape;
-  const images = reshape(x, [1, n * c, height, width]);
-  const found = blockedConv(images, reshape(dy, [n * c, 1, oh, ow]), { ...turned, groups: n * c });
+  const images = reshape(inBlocks(x), [1, n * c, height, width]);
+  const filters = reshape(inBlocks(dy), [n * c, 1, oh, ow]);
+  const found = blockedConv(images, filters, { ...turned, groups: n * c });
   return reshape(overImages(reshape(found, [n, c * kh * kw])), shape);
 }
 

@@ -66,22 +66,27 @@ export function outputSize(size: number, k: number, { strides, pads, dilations }
 const NCHWC = 'com.microsoft.nchwc';
 /** Blocks are of 8 or 16 channels, as the processor has it. */
 const BLOCK = 16;
-const reorder = (x: LazyTensor): LazyTensor => node('ReorderInput', [x], x, {}, NCHWC);
+/** Images in blocks. Equal ones are computed once: forward and backward share them. */
+export const inBlocks = (x: LazyTensor): LazyTensor => node('ReorderInput', [x], x, {}, NCHWC);
 
 /** Whether the device has operators on blocks of channels, and all channels fill blocks. */
 export const blocks = (fast: boolean, ...channels: number[]): boolean => fast && channels.every((c) => c % BLOCK === 0);
 
-/** Convolution of images in blocks, with one group or one for each channel; reorders its operands and its result. */
+/** Filters [O / block, I / block, kh, kw, block of I, block of O]: the reordering of images, first of I and then of O. */
+function filtersInBlocks(w: LazyTensor): LazyTensor {
+  const [cout, size, kh, kw] = dims4(w);
+  const inner = size === 1 ? w : inBlocks(w);
+  return reshape(inBlocks(reshape(inner, [1, cout, size * kh * kw, 1])), w.dims);
+}
+
+/** Convolution of images and filters in blocks, with one group or one for each channel; the result is not in blocks. */
 export function blockedConv(x: LazyTensor, w: LazyTensor, geometry: Geometry): LazyTensor {
   const { strides, pads, dilations, groups } = geometry;
   const [n, , height, width] = dims4(x);
-  const [cout, size, kh, kw] = dims4(w);
+  const [cout, , kh, kw] = dims4(w);
   const dims = [n, cout, outputSize(height, kh, geometry, 0), outputSize(width, kw, geometry, 1)];
-  // Filters [O / block, I / block, kh, kw, block of I, block of O]: the same reordering, first of I and then of O.
-  const inner = size === 1 ? w : reorder(w);
-  const filters = reshape(reorder(reshape(inner, [1, cout, size * kh * kw, 1])), w.dims);
   const attributes = { kernel_shape: [kh, kw], strides, pads, dilations, group: groups };
-  const y = node('Conv', [reorder(x), filters], floats(dims), attributes, NCHWC);
+  const y = node('Conv', [x, w], floats(dims), attributes, NCHWC);
   return node('ReorderOutput', [y], y, { channels: cout }, NCHWC);
 }
 
@@ -118,7 +123,7 @@ export function convolve(x: LazyTensor, w: LazyTensor, geometry: Geometry, fast:
   const [oh, ow] = [outputSize(height, kh, geometry, 0), outputSize(width, kw, geometry, 1)];
   const depthwise = size === 1 && cout === cin;
   const dense = groups === 1 && kh * kw > 1 && oh * ow >= BLOCKED_MAP;
-  if ((depthwise || dense) && blocks(fast, cin, cout)) return blockedConv(x, w, geometry);
+  if ((depthwise || dense) && blocks(fast, cin, cout)) return blockedConv(inBlocks(x), filtersInBlocks(w), geometry);
   if (groups === 1 && oh * ow <= TINY_MAP) return tinyConv(x, w, geometry, [n, cout, oh, ow]);
   const attributes = { kernel_shape: [kh, kw], strides, pads, dilations, group: groups };
   return node('Conv', [x, w], floats([n, cout, oh, ow]), attributes);

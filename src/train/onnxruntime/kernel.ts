@@ -11,7 +11,6 @@ export interface Recorder {
   lazy(info: TensorInfo): LazyTensor;
   /** Gives a recorded tensor to tfjs. */
   give(tensor: LazyTensor): TensorInfo;
-  incRef(dataId: object): void;
 }
 
 export type Kernel = (
