@@ -23,7 +23,10 @@ function results({ x, w, geometry }: Case): tf.Tensor[] {
   const [images, filters] = [floats(x, -1, 1, 1) as tf.Tensor4D, floats(w, -1, 1, 2) as tf.Tensor4D];
   const y = conv(images, filters, geometry);
   const dy = floats(y.shape, -1, 1, 3);
-  const gradients = tf.grads((a: tf.Tensor4D, b: tf.Tensor4D) => conv(a, b, geometry))([images, filters], dy);
+  const gradients = tf.grads((a: tf.Tensor, b: tf.Tensor) => conv(a as tf.Tensor4D, b as tf.Tensor4D, geometry))(
+    [images, filters],
+    dy,
+  );
   return [y, ...gradients];
 }
 
@@ -151,8 +154,8 @@ describe('conv', () => {
     const spies = names.map((name) => vi.spyOn(tf.getKernel(name, 'onnxruntime'), 'kernelFunc'));
     tf.tidy(() =>
       unwanted === CONV_INPUT_GRAD
-        ? tf.grad((filters: tf.Tensor4D) => tf.sum(conv(x, filters, PLAIN)))(w)
-        : tf.grad((images: tf.Tensor4D) => tf.sum(conv(images, w, PLAIN)))(x),
+        ? tf.grad((filters: tf.Tensor) => tf.sum(conv(x, filters as tf.Tensor4D, PLAIN)))(w)
+        : tf.grad((images: tf.Tensor) => tf.sum(conv(images as tf.Tensor4D, w, PLAIN)))(x),
     );
     const calls = spies.map((spy) => spy.mock.calls.length);
     for (const spy of spies) spy.mockRestore();
