@@ -3,6 +3,11 @@ import { convolve, type Dims4, dims4, floats, type Geometry, transpose, turned }
 import { reshape } from './kernels/common.ts';
 import { known, type LazyTensor, node } from './lazy.ts';
 
+/** A transposed convolution has less to do where images have so many times the places of dy (as filters without pads do), … */
+const WIDER = 1.5;
+/** … and where a convolution would make so few channels, which leaves its matrix products with too few rows. */
+const FEW_CHANNELS = 8;
+
 /** @param shape of the images @param fast whether the device has operators on blocks of channels */
 export function inputGrad(dy: LazyTensor, w: LazyTensor, shape: Dims4, geometry: Geometry, fast: boolean): LazyTensor {
   const { strides, pads, dilations, groups } = geometry;
@@ -15,7 +20,8 @@ export function inputGrad(dy: LazyTensor, w: LazyTensor, shape: Dims4, geometry:
   const plain = strides[0] === 1 && strides[1] === 1;
   // What a convolution of dy, with zeros between its elements, by the turned filters has to add around it.
   const around = [reachH - top, reachW - left, height + top - oh * strides[0], width + left - ow * strides[1]] as const;
-  if (around.every((p) => p >= 0) && (depthwise ? plain || fast : plain && groups === 1)) {
+  const dense = plain && groups === 1 && cin > FEW_CHANNELS && height * width < WIDER * oh * ow;
+  if (around.every((p) => p >= 0) && (depthwise ? plain || fast : dense)) {
     const filters = depthwise ? turned(w) : transpose(turned(w), [1, 0, 2, 3]);
     return convolve(spread(dy, strides), filters, { strides: [1, 1], pads: around, dilations, groups }, fast);
   }
