@@ -308,6 +308,12 @@ async function trainAll(job: Job): Promise<TrainReport> {
       await trainEpoch(job, step, stepper, place);
       epochs.push(await finishEpoch(job, step, stepper, place));
     }
+  } catch (error) {
+    // Wherever it came from: waiting for a batch, a step, the test.
+    if (!(error instanceof SisyphusError && error.code === 'aborted')) throw error;
+    await saveCheckpoint(job, step, stepper, place);
+    const where = `after step ${place.step} of epoch ${place.epoch + 1}`;
+    throw new SisyphusError('aborted', `interrupted ${where}; --resume goes on there`, { cause: error });
   } finally {
     await stepper.release();
   }
@@ -360,13 +366,7 @@ async function trainEpoch(job: Job, step: TrainingStep, stepper: Stepper, place:
       `loss ${(place.loss / place.seen).toFixed(4)}`,
     ];
     onProgress?.({ task, done: place.seen, total: data.rows, unit: 'images', note });
-    if (signal?.aborted) {
-      await save();
-      throw new SisyphusError(
-        'aborted',
-        `interrupted after step ${place.step} of epoch ${place.epoch + 1}; --resume goes on`,
-      );
-    }
+    if (signal?.aborted) throw new SisyphusError('aborted', 'interrupted');
     if (now - saved > 1000 * checkpointEvery) {
       await save();
       saved = performance.now();

@@ -83,9 +83,9 @@ describe('train', () => {
         if (task.startsWith('epoch') && ++seen === looks) controller.abort();
       };
       const options = looks === 1 ? { ...SMALL, run: cut } : { run: cut, resume: true, threads: 2 };
-      await expect(train(LENET, { ...options, signal: controller.signal, onProgress })).rejects.toMatchObject({
-        code: 'aborted',
-      });
+      const stopped = train(LENET, { ...options, signal: controller.signal, onProgress });
+      await expect(stopped).rejects.toMatchObject({ code: 'aborted' });
+      await expect(stopped).rejects.toThrow(/interrupted after step \d+ of epoch \d; --resume/);
     }
     const report = await train(LENET, { run: cut, resume: true, threads: 2 });
     expectSameRun(cut, whole);
