@@ -113,6 +113,11 @@ describe('conv', () => {
     // Sizes from which on other forms are faster, and channels in blocks of 16.
     ['3x3 on large maps', { x: [2, 5, 16, 17], w: [7, 5, 3, 3], geometry: same(3) }],
     ['3x3 in blocks', { x: [2, 16, 16, 17], w: [32, 16, 3, 3], geometry: same(3) }],
+    ['3x3 on small maps in blocks', { x: [3, 48, 4, 3], w: [32, 48, 3, 3], geometry: same(3) }],
+    [
+      'uneven on tiny maps in blocks',
+      { x: [3, 32, 2, 2], w: [16, 32, 2, 3], geometry: { ...same(3), pads: [1, 1, 0, 1] } },
+    ],
     ['3x3, stride 2, in blocks', { x: [2, 16, 33, 32], w: [32, 16, 3, 3], geometry: same(3, 2) }],
     ['uneven on large maps', { x: [2, 5, 16, 19], w: [6, 5, 4, 2], geometry: { ...PLAIN, pads: [2, 0, 1, 1] } }],
     ['no pads on large maps', { x: [1, 16, 20, 21], w: [16, 16, 5, 3], geometry: PLAIN }],

@@ -1,5 +1,5 @@
 /** The gradient of a convolution's images. */
-import { convolve, type Dims4, dims4, floats, type Geometry, transpose, turned } from './conv-nodes.ts';
+import { convolve, type Dims4, dims4, floats, type Geometry } from './conv-nodes.ts';
 import { reshape } from './kernels/common.ts';
 import { known, type LazyTensor, node } from './lazy.ts';
 
@@ -22,8 +22,7 @@ export function inputGrad(dy: LazyTensor, w: LazyTensor, shape: Dims4, geometry:
   const around = [reachH - top, reachW - left, height + top - oh * strides[0], width + left - ow * strides[1]] as const;
   const dense = plain && groups === 1 && cin > FEW_CHANNELS && height * width < WIDER * oh * ow;
   if (around.every((p) => p >= 0) && (depthwise ? plain || fast : dense)) {
-    const filters = depthwise ? turned(w) : transpose(turned(w), [1, 0, 2, 3]);
-    return convolve(spread(dy, strides), filters, { strides: [1, 1], pads: around, dilations, groups }, fast);
+    return convolve(spread(dy, strides), w, { strides: [1, 1], pads: around, dilations, groups }, fast, true);
   }
   const rest = [
     height + top + bottom - ((oh - 1) * strides[0] + reachH + 1),

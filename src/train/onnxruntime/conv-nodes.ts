@@ -48,8 +48,8 @@ export function window(
   return node('Slice', from, floats([n, c, rows, columns]));
 }
 
-/** Filters as the gradient of the images needs them: turned by 180°. */
-export function turned(w: LazyTensor): LazyTensor {
+/** Filters turned by 180°. */
+function turned(w: LazyTensor): LazyTensor {
   const [, , kh, kw] = dims4(w);
   if (kh * kw === 1) return w;
   return node('Slice', [w, int64s([-1, -1]), int64s([-kh - 1, -kw - 1]), int64s([2, 3]), int64s([-1, -1])], w);
@@ -79,6 +79,22 @@ function filtersInBlocks(w: LazyTensor): LazyTensor {
   return reshape(inBlocks(reshape(inner, [1, cout, size * kh * kw, 1])), w.dims);
 }
 
+/**
+ * Filters of the gradient of the images, [I / block, O / block, kh, kw, block of O, block of I], turned: the reordering
+ * first of O and then of I leaves whole blocks in the wrong places only.
+ */
+function turnedInBlocks(w: LazyTensor): LazyTensor {
+  const [cout, cin, kh, kw] = dims4(w);
+  const [rows, columns, places] = [cout / BLOCK, cin / BLOCK, kh * kw];
+  const inner = inBlocks(reshape(w, [1, cout, cin * places, 1]));
+  const both = inBlocks(reshape(inner, [rows, cin, places * BLOCK, 1]));
+  const from = indices(columns).flatMap((column) =>
+    indices(rows).flatMap((row) => indices(places).map((place) => (row * columns + column + 1) * places - 1 - place)),
+  );
+  const all = reshape(both, [rows * columns * places, BLOCK * BLOCK]);
+  return reshape(node('Gather', [all, int64s(from)], all, { axis: 0 }), [cin, cout, kh, kw]);
+}
+
 /** Convolution of images and filters in blocks, with one group or one for each channel; the result is not in blocks. */
 export function blockedConv(x: LazyTensor, w: LazyTensor, geometry: Geometry): LazyTensor {
   const { strides, pads, dilations, groups } = geometry;
@@ -90,8 +106,8 @@ export function blockedConv(x: LazyTensor, w: LazyTensor, geometry: Geometry): L
   return node('ReorderOutput', [y], y, { channels: cout }, NCHWC);
 }
 
-/** Maps of at least so many elements: below, plain convolution is as fast (measured on AVX-512). */
-const BLOCKED_MAP = 256;
+/** Maps of at least so many elements: below, plain convolution is as fast. */
+const BLOCKED_MAP = 4;
 
 /** Maps of at most so many elements: a product for each image would have too few columns. */
 const TINY_MAP = 8;
@@ -115,16 +131,24 @@ function tinyConv(x: LazyTensor, w: LazyTensor, geometry: Geometry, dims: Dims4)
   return transpose(reshape(product, [cout, n, oh, ow]), [1, 0, 2, 3]);
 }
 
-/** Convolution in ONNX's layout. @param fast see `blocks` */
-export function convolve(x: LazyTensor, w: LazyTensor, geometry: Geometry, fast: boolean): LazyTensor {
+/**
+ * Convolution in ONNX's layout.
+ * @param fast see `blocks`
+ * @param back by the filters of the gradient of the images: w turned, of its outputs to its inputs
+ */
+export function convolve(x: LazyTensor, w: LazyTensor, geometry: Geometry, fast: boolean, back = false): LazyTensor {
   const { strides, pads, dilations, groups } = geometry;
   const [n, cin, height, width] = dims4(x);
-  const [cout, size, kh, kw] = dims4(w);
+  const [, size, kh, kw] = dims4(w);
+  const cout = back && groups === 1 ? size : (dims4(w)[0] as number);
   const [oh, ow] = [outputSize(height, kh, geometry, 0), outputSize(width, kw, geometry, 1)];
-  const depthwise = size === 1 && cout === cin;
+  const depthwise = size === 1 && cout === cin && groups === cin;
   const dense = groups === 1 && kh * kw > 1 && oh * ow >= BLOCKED_MAP;
-  if ((depthwise || dense) && blocks(fast, cin, cout)) return blockedConv(inBlocks(x), filtersInBlocks(w), geometry);
-  if (groups === 1 && oh * ow <= TINY_MAP) return tinyConv(x, w, geometry, [n, cout, oh, ow]);
+  if (dense && blocks(fast, cin, cout))
+    return blockedConv(inBlocks(x), back ? turnedInBlocks(w) : filtersInBlocks(w), geometry);
+  const filters = !back ? w : groups === 1 ? transpose(turned(w), [1, 0, 2, 3]) : turned(w);
+  if (depthwise && blocks(fast, cin)) return blockedConv(inBlocks(x), filtersInBlocks(filters), geometry);
+  if (groups === 1 && oh * ow <= TINY_MAP) return tinyConv(x, filters, geometry, [n, cout, oh, ow]);
   const attributes = { kernel_shape: [kh, kw], strides, pads, dilations, group: groups };
-  return node('Conv', [x, w], floats([n, cout, oh, ow]), attributes);
+  return node('Conv', [x, filters], floats([n, cout, oh, ow]), attributes);
 }
