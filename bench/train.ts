@@ -14,11 +14,12 @@ import { elementCount } from '../src/graph/tensor.ts';
 import { serialize, writeModel } from '../src/graph/write.ts';
 import { makeRng } from '../src/rng.ts';
 import { useBackend } from '../src/train/choose-backend.ts';
+import { classification } from '../src/train/losses.ts';
 import { lower } from '../src/train/lower.ts';
 import { makeOptimizer } from '../src/train/optimizers.ts';
 import { makeStepper } from '../src/train/step.ts';
 import { train } from '../src/train/train.ts';
-import { type LabelledBatch, trainingStep } from '../src/train/training-step.ts';
+import { type FedBatch, labelled, trainingStep } from '../src/train/training-step.ts';
 
 const THREADS = 2;
 const BATCH = 128;
@@ -29,11 +30,11 @@ const CASES: Readonly<Record<string, number>> = { resnet18: 1.6, vgg11: 1.6, ale
 
 const SGD = { optimizer: 'sgd', momentum: 0.5, nesterov: true, weightDecay: 5e-4 } as const;
 
-function randomBatch(shape: readonly number[], count: number): LabelledBatch {
+function randomBatch(shape: readonly number[], count: number): FedBatch {
   const rng = makeRng(1);
   const x = new Float32Array(count * elementCount(shape));
   for (let i = 0; i < x.length; i++) x[i] = rng.normal();
-  return { count, x, labels: Int32Array.from({ length: count }, () => rng.int(10)) };
+  return labelled({ count, x, labels: Int32Array.from({ length: count }, () => rng.int(10)) });
 }
 
 const median = (values: readonly number[]): number => {
@@ -61,19 +62,26 @@ function torch(network: string): readonly [number, number] | null {
 async function measureStep(network: string, promised: number): Promise<void> {
   const model = buildNetwork(network, 'cifar10', 1);
   const lowered = await lower(model, network);
-  const step = trainingStep(lowered, { loss: 'ce', optimizer: makeOptimizer(SGD), clipNorm: null, seed: 1 });
-  const batch = randomBatch(lowered.input.shape, BATCH);
+  const step = trainingStep(lowered, {
+    objective: classification('ce'),
+    optimizer: makeOptimizer(SGD),
+    clipNorm: null,
+    seed: 1,
+  });
+  const [input] = lowered.inputs;
+  const { name = '', shape = [] } = input ?? {};
+  const batch = randomBatch(shape, BATCH);
   const session = await openSession(serialize(model, { inline: true }), { threads: THREADS });
-  const input = new Map([
-    [lowered.input.name, { elem: 'float', dims: [BATCH, ...lowered.input.shape], data: batch.x } as const],
+  const feeds = new Map([
+    [name, { elem: 'float', dims: [BATCH, ...shape], data: batch.rows[0] as Float32Array } as const],
   ]);
   const stepper = makeStepper(step.run, step.state);
   const fed = step.feed(batch, 0.01, 0);
-  await session.run(input);
+  await session.run(feeds);
   const tracing = await timed(() => stepper.run(fed));
   const [forwards, steps]: [number[], number[]] = [[], []];
   for (let round = 0; round < ROUNDS; round++) {
-    for (let i = 0; i < 3; i++) forwards.push(await timed(() => session.run(input)));
+    for (let i = 0; i < 3; i++) forwards.push(await timed(() => session.run(feeds)));
     steps.push(await timed(() => stepper.run(fed)));
   }
   await session.release();
@@ -101,9 +109,14 @@ async function measureEpoch(): Promise<void> {
   const file = path.join(folder, 'lenet.onnx');
   await writeModel(model, file);
   const lowered = await lower(model, file);
-  const step = trainingStep(lowered, { loss: 'ce', optimizer: makeOptimizer(SGD), clipNorm: null, seed: 1 });
+  const step = trainingStep(lowered, {
+    objective: classification('ce'),
+    optimizer: makeOptimizer(SGD),
+    clipNorm: null,
+    seed: 1,
+  });
   const stepper = makeStepper(step.run, step.state);
-  const fed = step.feed(randomBatch(lowered.input.shape, BATCH), 0.01, 0);
+  const fed = step.feed(randomBatch(lowered.inputs[0]?.shape ?? [], BATCH), 0.01, 0);
   const steps: number[] = [];
   for (let i = 0; i < 200; i++) steps.push(await timed(() => stepper.run(fed)));
   await stepper.release();

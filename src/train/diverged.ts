@@ -1,11 +1,10 @@
 /** Where a training step that gave no number went wrong. */
 import type { NdArray } from '../eval/session.ts';
-import type { LossName } from './losses.ts';
-import { classLoss } from './losses.ts';
+import type { Objective } from './losses.ts';
 import type { Lowered } from './lower.ts';
 import { makeStepper, type Stepper } from './step.ts';
 import { tf } from './tf.ts';
-import { masksByNode } from './training-step.ts';
+import { masksByNode, readBatch } from './training-step.ts';
 
 /** 0 where everything is finite, else NaN. */
 const flag = (x: tf.Tensor): tf.Scalar => tf.sum(tf.mul(tf.cast(x, 'float32'), 0));
@@ -17,7 +16,7 @@ const flag = (x: tf.Tensor): tf.Scalar => tf.sum(tf.mul(tf.cast(x, 'float32'), 0
  */
 export async function whereItBegan(
   lowered: Lowered,
-  loss: LossName,
+  objective: Objective,
   batch: readonly NdArray[],
   state: readonly { dims: readonly number[]; data: Float32Array }[],
 ): Promise<string> {
@@ -27,9 +26,10 @@ export async function whereItBegan(
   const named = (args: readonly tf.Tensor[]) =>
     new Map([...parameters, ...statistics].map(({ name }, i) => [name, args[i] as tf.Tensor]));
   const forward = makeStepper(
-    ([x, , , , ...masks], given) => {
+    (fed, given) => {
+      const { rows, masks } = readBatch(lowered, fed);
       const options = { training: true, taps: 'all', ...masksByNode(lowered, masks) } as const;
-      const { values } = lowered.forward(x as tf.Tensor, named(given), options);
+      const { values } = lowered.forward(rows, named(given), options);
       names.splice(0, names.length, ...values.keys());
       return { outputs: [tf.stack([...values.values()].map(flag))], state: given.map((tensor) => tf.clone(tensor)) };
     },
@@ -43,12 +43,13 @@ export async function whereItBegan(
     await forward.release();
   }
   const backward = makeStepper(
-    ([x, labels, , , ...masks], given) => {
+    (fed, given) => {
+      const { rows, target, masks } = readBatch(lowered, fed);
       const running = given.slice(parameters.length);
       const gradients = tf.grads((...args: tf.Tensor[]) => {
         const options = { training: true, ...masksByNode(lowered, masks) };
-        const { values } = lowered.forward(x as tf.Tensor, named([...args, ...running]), options);
-        return classLoss(loss, values.get(lowered.logits) as tf.Tensor2D, labels as tf.Tensor1D);
+        const { values } = lowered.forward(rows, named([...args, ...running]), options);
+        return objective.loss(values.get(lowered.logits) as tf.Tensor, target);
       })(given.slice(0, parameters.length) as tf.Tensor[]);
       return { outputs: [tf.stack(gradients.map(flag))], state: given.map((tensor) => tf.clone(tensor)) };
     },

@@ -28,3 +28,22 @@ export function classLoss(name: LossName, logits: tf.Tensor2D, labels: tf.Tensor
 export function countCorrect(logits: tf.Tensor2D, labels: tf.Tensor1D): tf.Scalar {
   return tf.sum(tf.cast(tf.equal(tf.argMax(logits, 1), labels), 'float32'));
 }
+
+/** What a step minimises. */
+export interface Objective {
+  loss(output: tf.Tensor, target: tf.Tensor): tf.Scalar;
+  /** How many rows are right; 0 where that means nothing. */
+  correct(output: tf.Tensor, target: tf.Tensor): tf.Scalar;
+}
+
+/** Of logits [N, classes] and labels [N]. */
+export const classification = (name: LossName): Objective => ({
+  loss: (logits, labels) => classLoss(name, logits as tf.Tensor2D, labels as tf.Tensor1D),
+  correct: (logits, labels) => countCorrect(logits as tf.Tensor2D, labels as tf.Tensor1D),
+});
+
+/** Of a layer and what it is to imitate, of one shape: mean over all elements of the squared difference. */
+export const IMITATION: Objective = {
+  loss: (output, target) => tf.mean(tf.square(tf.sub(output, target))),
+  correct: () => tf.scalar(0),
+};

@@ -40,12 +40,16 @@ export interface Dropout {
 }
 
 /**
- * @param model states the type of its input anew
- * @param shape of the input
+ * @param model states the types of its inputs anew
+ * @param inputs with their shapes
  * @param updated names of running statistics that training updates
  */
-export function makePlan(model: Model, input: Value, shape: readonly number[], updated: ReadonlySet<string>): Plan {
-  setType(input, { elem: 'float', shape });
+export function makePlan(
+  model: Model,
+  inputs: ReadonlyMap<Value, readonly number[]>,
+  updated: ReadonlySet<string>,
+): Plan {
+  for (const [input, shape] of inputs) setType(input, { elem: 'float', shape });
   const types = inferTypes(model);
   const opset = opsetOf(model, model.graph);
   const calls = functionTable(model);
@@ -132,7 +136,7 @@ function siteOf(node: Node, types: Types, opset: number, updated: ReadonlySet<st
 
 /**
  * Computes all steps.
- * @param values the input and what is trained; gets the values of all steps, in order
+ * @param values the inputs and what is trained; gets the values of all steps, in order
  * @param where what errors call the model
  * @throws SisyphusError `unsupported` where tfjs refuses a step
  */

@@ -31,13 +31,14 @@ export interface ForwardOptions {
 }
 
 export interface Lowered {
-  readonly input: {
+  /** What rows of data are fed to. */
+  readonly inputs: readonly {
     readonly name: string;
     /** Of one row. */
     readonly shape: readonly number[];
-    /** Rows that the model insists on; null for any number. */
-    readonly rows: number | null;
-  };
+  }[];
+  /** Rows that the model insists on; null for any number. */
+  readonly rows: number | null;
   readonly outputs: readonly string[];
   /** The value that a loss is computed of: the first output, before a last Softmax or LogSoftmax over its classes. */
   readonly logits: string;
@@ -52,13 +53,13 @@ export interface Lowered {
   makerOf(name: string): string;
   /**
    * A pure function of tensors: reads no values and keeps no state.
-   * @param x [N, ...row]
+   * @param rows one for each input, [N, ...row]
    * @param weights by name; parameters and statistics that are not among them have the file's values
    * @returns values by name, and in training the next running statistics
    * @throws SisyphusError `unsupported` where the model can't be lowered for this number of rows
    */
   forward(
-    x: tf.Tensor,
+    rows: readonly tf.Tensor[],
     weights: ReadonlyMap<string, tf.Tensor>,
     options: ForwardOptions,
   ): { values: Map<string, tf.Tensor>; statistics: Map<string, tf.Tensor> };
@@ -72,7 +73,7 @@ export interface LowerOptions {
 /**
  * @param where what errors call the model
  * @throws SisyphusError `unsupported` with all nodes that can't be lowered (five at most) and why, or where the model
- * does not have exactly one float input with rows of known shape
+ * does not have float inputs with rows of known shape
  */
 export async function lower(original: Model, where: string, options: LowerOptions = {}): Promise<Lowered> {
   assertValid(original, where);
@@ -83,12 +84,13 @@ export async function lower(original: Model, where: string, options: LowerOption
   const stored = [...parameters, ...statistics];
   const open = await opened(model, stored);
   const byName = new Map(open.graph.inputs.map(({ value }) => [value.name, value]));
-  const input = onlyInput(open, where, new Set(stored.map(({ name }) => name)));
-  const shape = rowShape(input, where);
+  const inputs = dataInputs(open, where, new Set(stored.map(({ name }) => name)));
+  const shapes = inputs.map((input) => rowShape(input, where));
   const updated = new Set(statistics.map(({ name }) => name));
   const plans = new Map<number, Plan>();
   const planFor = (count: number): Plan => {
-    const plan = plans.get(count) ?? makePlan(open, input, [count, ...shape], updated);
+    const given = new Map(inputs.map((input, i) => [input, [count, ...(shapes[i] as readonly number[])]]));
+    const plan = plans.get(count) ?? makePlan(open, given, updated);
     plans.set(count, plan);
     refuse(where, plan.problems);
     return plan;
@@ -109,7 +111,8 @@ export async function lower(original: Model, where: string, options: LowerOption
     original.graph.nodes.flatMap((node) => node.outputs.map((value) => [value?.name, label(node)] as const)),
   );
   return {
-    input: { name: input.name, shape, rows },
+    inputs: inputs.map(({ name }, i) => ({ name, shape: shapes[i] as readonly number[] })),
+    rows,
     outputs: outputs.map(({ name }) => name),
     logits: logits.name,
     classes: typeof classes === 'number' && more.length === 0 ? classes : null,
@@ -117,11 +120,11 @@ export async function lower(original: Model, where: string, options: LowerOption
     statistics,
     dropouts,
     makerOf: (name) => makers.get(name) ?? `'${name}'`,
-    forward(x, weights, { training, dropout, taps = [] }) {
-      const [count = 0] = x.shape;
+    forward(given, weights, { training, dropout, taps = [] }) {
+      const count = given[0]?.shape[0] ?? 0;
       if (rows !== null && count !== rows)
         throw new SisyphusError('usage', `${where}: the model takes ${rows} rows at a time, and gets ${count}`);
-      const values = new Map<Value, tf.Tensor>([[input, x]]);
+      const values = new Map<Value, tf.Tensor>(inputs.map((input, i) => [input, given[i] as tf.Tensor]));
       for (const { name, dims, value } of stored)
         values.set(byName.get(name) as Value, weights.get(name) ?? tf.tensor(value, [...dims]));
       const run: Run = {
@@ -130,9 +133,10 @@ export async function lower(original: Model, where: string, options: LowerOption
         update: (name, value) => values.set(byName.get(name) as Value, value),
       };
       runPlan(planFor(count), values, run, where);
-      const computed = [...values].filter(([value]) => value.producer || value === input);
+      const computed = [...values].filter(([value]) => value.producer || inputs.includes(value));
       const all = new Map(computed.map(([value, tensor]) => [value.name, tensor]));
-      const tapped = taps === 'all' ? [...all.keys()].filter((name) => name !== input.name) : taps;
+      const fed = new Set(inputs.map(({ name }) => name));
+      const tapped = taps === 'all' ? [...all.keys()].filter((name) => !fed.has(name)) : taps;
       const wanted = [...tapped, ...outputs.map(({ name }) => name), logits.name];
       const unknown = wanted.find((name) => !all.has(name));
       if (unknown !== undefined) throw new SisyphusError('usage', `${where}: no layer computes the value '${unknown}'`);
@@ -157,27 +161,24 @@ function withoutDefaults(model: Model): Model {
 
 /** @returns rows that the model insists on, or null where any number will do */
 async function freeBatch(model: Model, where: string): Promise<number | null> {
-  const lead = onlyInput(model, where).declared?.shape?.[0];
-  if (lead !== 1) return typeof lead === 'number' ? lead : null;
+  const leads = dataInputs(model, where).map(({ declared }) => declared?.shape?.[0]);
+  const lead = leads.find((dim) => typeof dim === 'number');
+  if (lead !== 1) return lead ?? null;
   const { skipped } = await setBatch.run(model, {});
   return skipped.length > 0 ? 1 : null;
 }
 
 /** @param known names of inputs that are no data */
-function onlyInput(model: Model, where: string, known: ReadonlySet<string> = new Set()): Value {
+function dataInputs(model: Model, where: string, known: ReadonlySet<string> = new Set()): Value[] {
   const inputs = model.graph.inputs.map(({ value }) => value).filter(({ name }) => !known.has(name));
-  const [input] = inputs;
-  if (!input || inputs.length > 1)
+  if (inputs.length === 0) refuse(where, ['it has no inputs']);
+  const other = inputs.find(({ declared }) => declared?.elem !== 'float');
+  if (other)
     throw new SisyphusError(
       'unsupported',
-      `${where}: has ${inputs.length} inputs (${inputs.map(({ name }) => `'${name}'`).join(', ')}), and models with one are trained`,
+      `${where}: its input '${other.name}' is ${other.declared?.elem ?? 'of unknown type'}, and models with float inputs are trained`,
     );
-  if (input.declared?.elem !== 'float')
-    throw new SisyphusError(
-      'unsupported',
-      `${where}: its input '${input.name}' is ${input.declared?.elem ?? 'of unknown type'}, and models with float inputs are trained`,
-    );
-  return input;
+  return inputs;
 }
 
 function rowShape({ name, declared }: Value, where: string): readonly number[] {

@@ -9,12 +9,9 @@ import { formatAugment, parseAugment } from '../data/augment.ts';
 import type { Layout } from '../data/dataset.ts';
 import { openTrainingData, type TrainingData } from '../data/training-batches.ts';
 import { SisyphusError } from '../errors.ts';
-import { accuracy } from '../eval/accuracy.ts';
-import { parseDevice } from '../eval/device.ts';
-import { openFeed, openRows } from '../eval/feed.ts';
+import { openRows } from '../eval/feed.ts';
 import { type Preprocessing, type PreprocessingText, recordPreprocessing } from '../eval/preprocessing.ts';
-import { openModel } from '../eval/run.ts';
-import { chooseDevice, type NdArray } from '../eval/session.ts';
+import type { NdArray } from '../eval/session.ts';
 import { refuseTarget } from '../files.ts';
 import { setMetadata } from '../graph/edit.ts';
 import type { Model } from '../graph/ir.ts';
@@ -24,15 +21,17 @@ import type { OnProgress } from '../progress.ts';
 import { VERSION } from '../version.ts';
 import { type BackendChoice, type BackendName, useBackend } from './choose-backend.ts';
 import { whereItBegan } from './diverged.ts';
-import { type LossName, parseLoss } from './losses.ts';
+import { type EpochSums, NOTHING_SEEN, runEpoch } from './epoch.ts';
+import { classification, type LossName, parseLoss } from './losses.ts';
 import { type Lowered, lower } from './lower.ts';
+import { measure } from './measure.ts';
 import { makeOptimizer, parseOptimizer } from './optimizers.ts';
 import { raise } from './raise.ts';
 import { openRunFolder, type RunFolder, readConfig } from './run-folder.ts';
 import type { NamedTensors } from './safetensors.ts';
 import { parseSchedule, rateAt } from './schedules.ts';
 import { makeStepper, type Stepper } from './step.ts';
-import { type TrainingStep, trainingStep } from './training-step.ts';
+import { type FedBatch, labelled, type TrainingStep, trainingStep } from './training-step.ts';
 
 /** What a run is, and what has to be the same when it is resumed. */
 export interface TrainSettings extends PreprocessingText {
@@ -139,6 +138,11 @@ export async function train(file: string, options: TrainOptions): Promise<TrainR
   const model = readModel(file);
   const bytes = serialize(model, { inline: true });
   const lowered = await lower(model, file);
+  if (lowered.inputs.length > 1)
+    throw new SisyphusError(
+      'unsupported',
+      `${file}: has ${lowered.inputs.length} inputs (${lowered.inputs.map(({ name }) => `'${name}'`).join(', ')}), and models with one are trained`,
+    );
   if (lowered.parameters.length === 0)
     throw new SisyphusError('unsupported', `${file}: stores no weights of layers, so there is nothing to train`);
   const { backend: wanted, device, threads } = given;
@@ -244,7 +248,7 @@ async function openJob(
     ...(signal && { signal }),
     ...(onProgress && { onProgress }),
   });
-  const { rows } = lowered.input;
+  const { rows } = lowered;
   if (rows !== null && (settings.batch !== rows || data.rows % rows !== 0)) {
     await data.close();
     const whole = data.rows - (data.rows % rows);
@@ -264,20 +268,13 @@ interface Job extends Data {
 }
 
 /** Where a run is, and what it has seen of the epoch that it is in. */
-interface Progress {
+interface Progress extends EpochSums {
   /** Epochs that are complete. */
   epoch: number;
-  /** Steps of the next one. */
-  step: number;
-  loss: number;
-  correct: number;
-  seen: number;
-  gradientNorm: number;
-  seconds: number;
   best: { epoch: number; score: number; testAccuracy: number | null } | null;
 }
 
-const START: Progress = { epoch: 0, step: 0, loss: 0, correct: 0, seen: 0, gradientNorm: 0, seconds: 0, best: null };
+const START: Progress = { ...NOTHING_SEEN, epoch: 0, best: null };
 
 const placeOf = (saved: NamedTensors | null): Progress =>
   saved ? (JSON.parse(saved.metadata.progress as string) as Progress) : { ...START };
@@ -286,7 +283,7 @@ async function trainAll(job: Job): Promise<TrainReport> {
   const { run, lowered, settings, options, data } = job;
   const { optimizer, momentum, nesterov, weightDecay, loss, clipNorm, seed } = settings;
   const step = trainingStep(lowered, {
-    loss: loss as LossName,
+    objective: classification(loss as LossName),
     optimizer: makeOptimizer({ optimizer: parseOptimizer(optimizer), momentum, nesterov, weightDecay }),
     clipNorm,
     seed,
@@ -335,44 +332,32 @@ async function trainAll(job: Job): Promise<TrainReport> {
   };
 }
 
-const CHECKPOINT_SECONDS = 60;
-
 /** The steps of one epoch that are still to do. */
 async function trainEpoch(job: Job, step: TrainingStep, stepper: Stepper, place: Progress): Promise<void> {
   const { data, settings, options } = job;
-  const { signal, onProgress, checkpointEvery = CHECKPOINT_SECONDS } = options;
-  const rate = rateIn(settings, place.epoch);
-  const save = () => saveCheckpoint(job, step, stepper, place);
-  let [clock, saved] = [performance.now(), performance.now()];
   if (place.step >= data.stepsPerEpoch) return;
-  for await (const batch of data.epoch(place.epoch, place.step)) {
-    const fed = step.feed(batch, rate, place.epoch * data.stepsPerEpoch + batch.step);
-    const [loss, correct, norm] = (await stepper.run(fed)).map((array) => Number(array.data[0]));
-    if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
-      stepper.undo();
-      await save();
-      throw await divergence(job, step, stepper, fed, place);
-    }
-    place.step = batch.step + 1;
-    place.loss += (loss as number) * batch.count;
-    place.correct += correct as number;
-    place.seen += batch.count;
-    place.gradientNorm = Math.max(place.gradientNorm, norm as number);
-    const now = performance.now();
-    place.seconds += (now - clock) / 1000;
-    clock = now;
-    const [task, note] = [
-      `epoch ${place.epoch + 1}/${settings.epochs}`,
-      `loss ${(place.loss / place.seen).toFixed(4)}`,
-    ];
-    onProgress?.({ task, done: place.seen, total: data.rows, unit: 'images', note });
-    if (signal?.aborted) throw new SisyphusError('aborted', 'interrupted');
-    if (now - saved > 1000 * checkpointEvery) {
-      await save();
-      saved = performance.now();
-      clock = saved;
-    }
-  }
+  const save = () => saveCheckpoint(job, step, stepper, place);
+  const diverged = await runEpoch(
+    {
+      ...options,
+      step,
+      stepper,
+      batches: labelledBatches(data, place.epoch, place.step),
+      rate: rateIn(settings, place.epoch),
+      firstStep: place.epoch * data.stepsPerEpoch,
+      rows: data.rows,
+      task: `epoch ${place.epoch + 1}/${settings.epochs}`,
+      save,
+    },
+    place,
+  );
+  if (!diverged) return;
+  await save();
+  throw await divergence(job, step, stepper, diverged.fed, place);
+}
+
+async function* labelledBatches(data: TrainingData, epoch: number, from: number): AsyncGenerator<FedBatch> {
+  for await (const batch of data.epoch(epoch, from)) yield labelled(batch);
 }
 
 const rateIn = ({ lr, schedule, epochs }: Settled, epoch: number): number =>
@@ -382,7 +367,7 @@ const rateIn = ({ lr, schedule, epochs }: Settled, epoch: number): number =>
 async function finishEpoch(job: Job, step: TrainingStep, stepper: Stepper, place: Progress): Promise<EpochRecord> {
   const { run, settings, options } = job;
   const trained = await trainedModel(job, step, stepper);
-  const testAccuracy = await measure(trained, job);
+  const { top1: testAccuracy } = await measure(trained, job.file, { ...options, data: settings.data });
   const record: EpochRecord = {
     epoch: place.epoch + 1,
     lr: rateIn(settings, place.epoch),
@@ -430,20 +415,6 @@ async function trainedModel(
   return trained;
 }
 
-/** Accuracy on the test split, by `sisyphus eval`'s own means; null where the data have none. */
-async function measure(model: Model, { file, settings, options }: Job): Promise<number | null> {
-  const { signal, threads } = options;
-  const { device } = await chooseDevice(parseDevice(options.device ?? 'cpu'));
-  const run = { data: settings.data, split: 'test', ...(signal && { signal }), ...(threads && { threads }) } as const;
-  const feed = await openFeed(model, file, run);
-  const session = await openModel(feed.model, file, device, run);
-  try {
-    return (await accuracy(session, feed, {})).top1;
-  } finally {
-    await session.release();
-  }
-}
-
 async function divergence(
   job: Job,
   step: TrainingStep,
@@ -455,7 +426,7 @@ async function divergence(
   await writeModel(await trainedModel(job, step, stepper), run.last, { force: true });
   const values = await stepper.read();
   const state = step.state.map(({ dims }, i) => ({ dims, data: values[i] as Float32Array }));
-  const where = await whereItBegan(lowered, settings.loss as LossName, fed, state);
+  const where = await whereItBegan(lowered, classification(settings.loss as LossName), fed, state);
   return new SisyphusError(
     'gate',
     `${job.file}: training diverged in step ${place.step + 1} of epoch ${place.epoch + 1}: ${where}. ${run.last} has the weights of the step before; take a smaller --lr than ${settings.lr}, or --clip-norm`,

@@ -1,8 +1,9 @@
 /** One step of training as a pure function: forward, loss, gradients, optimizer, running statistics. */
+import type { TrainingBatch } from '../data/training-batches.ts';
 import type { NdArray } from '../eval/session.ts';
 import { elementCount } from '../graph/tensor.ts';
 import { makeRng } from '../rng.ts';
-import { classLoss, countCorrect, type LossName } from './losses.ts';
+import type { Objective } from './losses.ts';
 import type { Lowered } from './lower.ts';
 import { clipNorm, type Optimizer } from './optimizers.ts';
 import type { StepFunction } from './step.ts';
@@ -16,19 +17,26 @@ export interface TrainingStep {
   /** What the state starts at. */
   readonly state: readonly { readonly dims: readonly number[]; readonly data: Float32Array }[];
   /** @param step number of the step in the whole run, from 0 */
-  feed(batch: LabelledBatch, rate: number, step: number): NdArray[];
+  feed(batch: FedBatch, rate: number, step: number): NdArray[];
 }
 
-export interface LabelledBatch {
+export interface FedBatch {
   readonly count: number;
-  /** [count, ...row] */
-  readonly x: Float32Array;
-  /** [count] */
-  readonly labels: Int32Array;
+  /** [count, ...row] for each input of the model. */
+  readonly rows: readonly Float32Array[];
+  /** What the objective compares the output with. */
+  readonly target: NdArray;
 }
+
+/** Rows of a model with one input, and their classes. */
+export const labelled = ({ count, x, labels }: Pick<TrainingBatch, 'count' | 'x' | 'labels'>): FedBatch => ({
+  count,
+  rows: [x],
+  target: { elem: 'int32', dims: [count], data: labels },
+});
 
 export interface StepOptions {
-  readonly loss: LossName;
+  readonly objective: Objective;
   readonly optimizer: Optimizer;
   readonly clipNorm: number | null;
   /** Of the dropout masks. */
@@ -37,7 +45,7 @@ export interface StepOptions {
 
 export function trainingStep(lowered: Lowered, options: StepOptions): TrainingStep {
   const { parameters, statistics, dropouts } = lowered;
-  const { optimizer } = options;
+  const { optimizer, objective } = options;
   const slots = optimizer.slots.flatMap((slot) =>
     parameters.map(({ name, dims }) => ({
       name: `${slot}/${name}`,
@@ -49,7 +57,8 @@ export function trainingStep(lowered: Lowered, options: StepOptions): TrainingSt
   return {
     names: all.map(({ name }) => name),
     state: all.map(({ dims, value }) => ({ dims, data: value })),
-    run: ([x, labels, rate, number, ...masks], state) => {
+    run: (batch, state) => {
+      const { rows, target, rate, number, masks } = readBatch(lowered, batch);
       const weights = state.slice(0, parameters.length);
       const running = state.slice(parameters.length + slots.length);
       const given = masksByNode(lowered, masks);
@@ -59,12 +68,12 @@ export function trainingStep(lowered: Lowered, options: StepOptions): TrainingSt
         const named = new Map(
           [...parameters, ...statistics].map(({ name }, i) => [name, [...args, ...running][i] as tf.Tensor]),
         );
-        const { values, statistics: next } = lowered.forward(x as tf.Tensor, named, { training: true, ...given });
-        const logits = values.get(lowered.logits) as tf.Tensor2D;
+        const { values, statistics: next } = lowered.forward(rows, named, { training: true, ...given });
+        const output = values.get(lowered.logits) as tf.Tensor;
         for (const [i, { name }] of statistics.entries())
           kept[`statistic ${i}`] = tf.keep(tf.clone(next.get(name) as tf.Tensor));
-        kept.correct = tf.keep(countCorrect(logits, labels as tf.Tensor1D));
-        return classLoss(options.loss, logits, labels as tf.Tensor1D);
+        kept.correct = tf.keep(objective.correct(output, target));
+        return objective.loss(output, target);
       })([...weights]);
       const taken = (name: string): tf.Tensor => {
         const tensor = tf.clone(kept[name] as tf.Tensor);
@@ -77,8 +86,8 @@ export function trainingStep(lowered: Lowered, options: StepOptions): TrainingSt
           weights[i] as tf.Tensor,
           gradients[i] as tf.Tensor,
           optimizer.slots.map((_, k) => state[(k + 1) * parameters.length + i] as tf.Tensor),
-          rate as tf.Tensor,
-          number as tf.Tensor,
+          rate,
+          number,
         ),
       );
       return {
@@ -90,14 +99,24 @@ export function trainingStep(lowered: Lowered, options: StepOptions): TrainingSt
         ],
       };
     },
-    feed: ({ count, x, labels }, rate, step) => [
-      { elem: 'float', dims: [count, ...lowered.input.shape], data: x },
-      { elem: 'int32', dims: [count], data: labels },
+    feed: ({ count, rows, target }, rate, step) => [
+      ...lowered.inputs.map(({ shape }, i) => ({
+        elem: 'float' as const,
+        dims: [count, ...shape],
+        data: rows[i] as Float32Array,
+      })),
+      target,
       { elem: 'float', dims: [], data: Float32Array.of(rate) },
       { elem: 'float', dims: [], data: Float32Array.of(step + 1) },
       ...dropouts.map(({ ratio, shape }, i) => mask([count, ...shape], ratio, [options.seed, step, i])),
     ],
   };
+}
+
+/** What `TrainingStep.feed` made of a batch, as tensors. */
+export function readBatch({ inputs }: Lowered, batch: readonly tf.Tensor[]) {
+  const [target, rate, number, ...masks] = batch.slice(inputs.length) as [tf.Tensor, tf.Tensor, tf.Tensor];
+  return { rows: batch.slice(0, inputs.length), target, rate, number, masks: masks as readonly tf.Tensor[] };
 }
 
 /** The masks of a step, for `Lowered.forward`. */

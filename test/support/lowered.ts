@@ -19,8 +19,8 @@ export async function useBackend(name: (typeof BACKENDS)[number]): Promise<void>
 export const tensorOf = ({ dims, data }: NdArray): tf.Tensor => tf.tensor(data as Float32Array, [...dims]);
 
 /** Repeatable images: noise in [-1, 1) times a factor. */
-export function rowsFor({ input }: Pick<Lowered, 'input'>, rows: number, seed = 5, scale = 1): NdArray {
-  const dims = [rows, ...input.shape];
+export function rowsFor({ inputs: [input] }: Pick<Lowered, 'inputs'>, rows: number, seed = 5, scale = 1): NdArray {
+  const dims = [rows, ...(input?.shape ?? [])];
   const data = Float32Array.from(
     noise(
       dims.reduce((a, b) => a * b),
@@ -42,7 +42,7 @@ export async function forward(
 ): Promise<{ values: Map<string, NdArray>; statistics: Map<string, NdArray> }> {
   const [values, statistics] = tf.tidy(() => {
     const given = new Map([...weights].map(([name, array]) => [name, tensorOf(array)]));
-    const result = lowered.forward(tensorOf(x), given, options);
+    const result = lowered.forward([tensorOf(x)], given, options);
     return [Object.fromEntries(result.values), Object.fromEntries(result.statistics)];
   }) as [Record<string, tf.Tensor>, Record<string, tf.Tensor>];
   const read = async (tensors: Record<string, tf.Tensor>) => {
@@ -71,7 +71,7 @@ export function relativeError(found: NdArray | undefined, expected: NdArray | un
 
 /** The forward pass in inference mode gives what onnxruntime gives for the file without optimisations. */
 export async function expectAsFile(model: Model, lowered: Lowered, x: NdArray, tolerance: number): Promise<void> {
-  const expected = await runModel(model, new Map([[lowered.input.name, x]]));
+  const expected = await runModel(model, new Map([[lowered.inputs[0]?.name ?? '', x]]));
   const { values } = await forward(lowered, x);
   for (const name of lowered.outputs)
     expect(relativeError(values.get(name), expected.get(name)), name).toBeLessThanOrEqual(tolerance);

@@ -359,7 +359,7 @@ async function valueAndGradient(
   const results = tf.tidy(() => {
     let y: tf.Tensor | undefined;
     const weighted = (given: tf.Tensor) => {
-      const output = lowered.forward(given, new Map(), { training: false }).values.get('y') as tf.Tensor;
+      const output = lowered.forward([given], new Map(), { training: false }).values.get('y') as tf.Tensor;
       y = tf.keep(tf.clone(output));
       return tf.sum(tf.mul(output, tf.tensor(weighting(output.size), output.shape)));
     };

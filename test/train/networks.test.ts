@@ -5,34 +5,42 @@ import { assemble } from '../../models/layers.ts';
 import { elementCount } from '../../src/graph/tensor.ts';
 import { makeRng } from '../../src/rng.ts';
 import { useBackend } from '../../src/train/choose-backend.ts';
-import { classLoss } from '../../src/train/losses.ts';
+import { classification, classLoss } from '../../src/train/losses.ts';
 import { type Lowered, lower } from '../../src/train/lower.ts';
 import { makeOptimizer } from '../../src/train/optimizers.ts';
 import { makeStepper, type StepFunction } from '../../src/train/step.ts';
 import { tf } from '../../src/train/tf.ts';
-import { type LabelledBatch, masksByNode, type TrainingStep, trainingStep } from '../../src/train/training-step.ts';
+import {
+  type FedBatch,
+  labelled,
+  masksByNode,
+  readBatch,
+  type TrainingStep,
+  trainingStep,
+} from '../../src/train/training-step.ts';
 
-function randomBatch({ input }: Lowered, count: number): LabelledBatch {
+function randomBatch({ inputs: [input] }: Lowered, count: number): FedBatch {
   const rng = makeRng(11);
-  const x = Float32Array.from({ length: count * elementCount(input.shape) }, () => rng.normal());
-  return { count, x, labels: Int32Array.from({ length: count }, (_, i) => i % 10) };
+  const x = Float32Array.from({ length: count * elementCount(input?.shape ?? []) }, () => rng.normal());
+  return labelled({ count, x, labels: Int32Array.from({ length: count }, (_, i) => i % 10) });
 }
 
 const SGD = { optimizer: 'sgd', momentum: 0.5, nesterov: true, weightDecay: 5e-4 } as const;
 const stepOf = (lowered: Lowered): TrainingStep =>
-  trainingStep(lowered, { loss: 'ce', optimizer: makeOptimizer(SGD), clipNorm: null, seed: 1 });
+  trainingStep(lowered, { objective: classification('ce'), optimizer: makeOptimizer(SGD), clipNorm: null, seed: 1 });
 
 /** The loss, and its gradients by all parameters, in training mode (dropout and statistics of the batch). */
 async function gradients(lowered: Lowered, count: number, backend: 'onnxruntime' | 'cpu'): Promise<Float32Array[]> {
   await useBackend({ backend, threads: 2 });
   const { parameters, statistics } = lowered;
   const step = stepOf(lowered);
-  const run: StepFunction = ([x, labels, , , ...masks], state) => {
+  const run: StepFunction = (batch, state) => {
+    const { rows, target, masks } = readBatch(lowered, batch);
     const loss = (...weights: tf.Tensor[]) => {
       const all = [...weights, ...state.slice(weights.length)];
       const named = new Map([...parameters, ...statistics].map(({ name }, i) => [name, all[i] as tf.Tensor]));
-      const { values } = lowered.forward(x as tf.Tensor, named, { training: true, ...masksByNode(lowered, masks) });
-      return classLoss('ce', values.get(lowered.logits) as tf.Tensor2D, labels as tf.Tensor1D);
+      const { values } = lowered.forward(rows, named, { training: true, ...masksByNode(lowered, masks) });
+      return classLoss('ce', values.get(lowered.logits) as tf.Tensor2D, target as tf.Tensor1D);
     };
     const { value, grads } = tf.valueAndGrads(loss)(state.slice(0, parameters.length));
     return { outputs: [value, ...grads], state: state.map((tensor) => tf.clone(tensor)) };
