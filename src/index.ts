@@ -1,4 +1,6 @@
 /** The library: what the command line does, as functions that return reports. */
+import type { PlannedStage, QuailOptions, QuailReport } from './train/quail/quail.ts';
+import type { QuailSettings } from './train/quail/settings.ts';
 import type { TrainOptions, TrainReport } from './train/train.ts';
 
 export type { Batch, Dataset, DatasetOptions, Split } from './data/dataset.ts';
@@ -56,6 +58,15 @@ export { formatSpec, type PolySpec, parseSpec } from './poly/spec.ts';
 export type { OnProgress, ProgressEvent } from './progress.ts';
 export { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from './rewrite.ts';
 export { type PlanOptions, type PlanReport, planReplacement } from './search/plan.ts';
+export type {
+  PlannedStage,
+  QuailEpoch,
+  QuailOptions,
+  QuailReport,
+  QuailStart,
+  StageRecord,
+} from './train/quail/quail.ts';
+export type { QuailSettings } from './train/quail/settings.ts';
 export type { EpochRecord, TrainOptions, TrainReport, TrainStart } from './train/train.ts';
 export { VERSION } from './version.ts';
 export { comparePage, evalPage, maximaSvg, polynomialSvg, probePage } from './view/pages.ts';
@@ -63,4 +74,14 @@ export { comparePage, evalPage, maximaSvg, polynomialSvg, probePage } from './vi
 /** `sisyphus train`, see `train/train.ts`. TensorFlow.js is loaded on the first call: others need not wait for it. */
 export async function train(file: string, options: TrainOptions): Promise<TrainReport> {
   return (await import('./train/train.ts')).train(file, options);
+}
+
+/** `sisyphus quail`, see `train/quail/quail.ts`. */
+export async function quail(file: string, options: QuailOptions): Promise<QuailReport> {
+  return (await import('./train/quail/quail.ts')).quail(file, options);
+}
+
+/** `sisyphus quail --plan`: the stages, nothing trained. */
+export async function quailPlan(file: string, options: Partial<QuailSettings> = {}): Promise<PlannedStage[]> {
+  return (await import('./train/quail/quail.ts')).quailPlan(file, options);
 }

@@ -19,3 +19,7 @@ export const positiveNumber = (option: string) => (value: string) => {
     throw new InvalidArgumentError(`${option} takes a number above 0.`);
   return number;
 };
+
+/** A finite number from 0 on. */
+export const notNegative = (option: string) => (value: string) =>
+  Number(value) === 0 ? 0 : positiveNumber(option)(value);

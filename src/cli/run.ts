@@ -13,6 +13,7 @@ import { planCommand } from './plan.ts';
 import { polyCommand } from './poly.ts';
 import { presetsCommand } from './presets.ts';
 import { probeCommand } from './probe.ts';
+import { quailCommand } from './quail.ts';
 import { rewriteCommand } from './rewrite.ts';
 import { trainCommand } from './train.ts';
 
@@ -29,6 +30,7 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   evalCommand(program, streams, signal);
   probeCommand(program, streams, signal);
   trainCommand(program, streams, signal);
+  quailCommand(program, streams, signal);
   planCommand(program, streams, signal);
   compareCommand(program, streams, signal);
   dataCommand(program, streams, signal);

@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander';
 import { LAYOUTS } from '../data/dataset.ts';
 import type { EpochRecord, TrainOptions, TrainStart } from '../train/train.ts';
 import { VERSION } from '../version.ts';
-import { positiveNumber, wholeNumber } from './options.ts';
+import { notNegative, positiveNumber, wholeNumber } from './options.ts';
 import { type CommonOptions, dim, makeOutput, nextStep, type Output, type Streams, thousands } from './output.ts';
 
 type Flags = CommonOptions & Omit<TrainOptions, 'signal' | 'onProgress' | 'onStart' | 'onEpoch'>;
@@ -19,13 +19,13 @@ export function trainCommand(program: Command, streams: Streams, signal: AbortSi
     .option('--data <name:path>', 'mnist:DIR, cifar10:DIR, npz:FILE, synthetic, …; its train split is trained on')
     .option('--epochs <n>', 'times that all images are seen (default: 50)', count('--epochs'))
     .option('--lr <rate>', 'learning rate of the first epoch (default: 0.1; adam, adamw 0.001)', positiveNumber('--lr'))
-    .option('--momentum <m>', 'of sgd (default: 0.5); beta1 of adam and adamw (0.9)', fraction('--momentum'))
+    .option('--momentum <m>', 'of sgd (default: 0.5); beta1 of adam and adamw (0.9)', notNegative('--momentum'))
     .addOption(new Option('--nesterov', 'look ahead along the velocity (default for sgd)').default(undefined))
     .option('--no-nesterov', 'plain momentum')
     .option(
       '--weight-decay <d>',
       'L2, on all parameters; decoupled with adamw (default: 5e-4)',
-      fraction('--weight-decay'),
+      notNegative('--weight-decay'),
     )
     .option(
       '--schedule <schedule>',
@@ -86,8 +86,6 @@ export function trainCommand(program: Command, streams: Streams, signal: AbortSi
       output.finish(report);
     });
 }
-
-const fraction = (flag: string) => (value: string) => (Number(value) === 0 ? 0 : positiveNumber(flag)(value));
 
 const percent = (share: number): string => (100 * share).toFixed(2);
 

@@ -271,6 +271,12 @@ export function setOpset(model: Model, version: number): void {
   for (const fn of model.functions) if (fn.opsets.has('')) mutable(fn).opsets.set('', version);
 }
 
+/** Declares a domain's operator set; with null that nothing of it is used any more. */
+export function importDomain(model: Model, domain: string, version: number | null): void {
+  if (version === null) mutable(model).opsets.delete(domain);
+  else mutable(model).opsets.set(domain, version);
+}
+
 /**
  * Removes nodes that nobody reads, among `candidates` and whatever becomes unread with them, and initializers that
  * become unread too. Initializers that are inputs stay: they are part of the public signature.

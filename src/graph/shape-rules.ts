@@ -145,7 +145,7 @@ const recurrent: Rule = (call) => {
   return [fact(x.elem, all), last, last];
 };
 
-/** Rules by operator of the default domain. */
+/** Rules by operator: of the default domain, and of our own. */
 export const RULES: ReadonlyMap<string, Rule> = new Map(
   Object.entries({
     ...table(
@@ -158,6 +158,7 @@ export const RULES: ReadonlyMap<string, Rule> = new Map(
     ),
     ...table('IsNaN IsInf', predicate),
     Not: not,
+    'sisyphus::ApproxMinMaxNorm': sameType,
     ...table('Add Sub Mul Div Max Min Sum Mean Mod BitwiseAnd BitwiseOr BitwiseXor', arithmetic),
     ...table('Pow BitShift', power),
     ...table('And Or Xor Equal Greater Less GreaterOrEqual LessOrEqual', comparison),

@@ -341,7 +341,7 @@ const UNARY =
   'Abs Acos Acosh Asin Asinh Atan Atanh Cos Cosh Sin Sinh Tan Tanh Ceil Floor Round Sign Sqrt Exp Log Neg Reciprocal Erf ' +
   'Sigmoid HardSigmoid HardSwish Relu LeakyRelu Elu Selu Celu Gelu Mish Swish Softplus Softsign Shrink ThresholdedRelu Clip ' +
   'Identity Dropout Cast Not BitwiseNot IsInf IsNaN com.microsoft::Gelu com.microsoft::QuickGelu com.microsoft::QLinearLeakyRelu ' +
-  'com.microsoft::QLinearSigmoid';
+  'com.microsoft::QLinearSigmoid sisyphus::ApproxMinMaxNorm';
 const BROADCAST =
   'Add Sub Mul Div Pow Mod Max Min Sum Mean And Or Xor BitShift BitwiseAnd BitwiseOr BitwiseXor Equal Greater Less ' +
   'GreaterOrEqual LessOrEqual Where';

@@ -11,15 +11,14 @@
  * A constant channel (max = min) has no range to divide by: AMM divides by 1 there, MM adds a tiny number to every range.
  */
 import { SisyphusError } from '../errors.ts';
-import { intsAttribute } from '../graph/attributes.ts';
-import { addConstant, addNode, setInput } from '../graph/edit.ts';
+import { floatAttribute, intsAttribute } from '../graph/attributes.ts';
+import { addConstant, addNode, importDomain } from '../graph/edit.ts';
 import type { ElementType, Model, Value } from '../graph/ir.ts';
 import { inferTypes, type Types } from '../graph/shapes.ts';
-import { makeTensor, toNumbers } from '../graph/tensor.ts';
-import { label } from '../graph/verify.ts';
+import { makeTensor } from '../graph/tensor.ts';
 import { opsetOf } from '../graph/walk.ts';
 import { type ActivationSite, findActivations } from './activation-sites.ts';
-import { applyAffine, planAffine, producerOf } from './affine.ts';
+import { feed, insertAffine, type Reader } from './insert-affine.ts';
 import { emptyReport, type Pass, type PassReport } from './pass.ts';
 import { refuseStrangers, storedRanges } from './ranges.ts';
 import { type SiteSelection, selectedKinds, siteFilter } from './select-sites.ts';
@@ -61,17 +60,12 @@ function runInsertAmm(model: Model, options: InsertAmmOptions): PassReport {
   return report;
 }
 
-type Result = { readonly detail: string } | { readonly reason: string };
+export type Result = { readonly detail: string } | { readonly reason: string };
 
 function unsuited(site: ActivationSite): string | null {
   if (site.calls !== 1 || site.node.body.kind === 'function')
     return 'inside a function, whose calls would share one range';
   return site.nodes.length === 1 ? null : 'spelled with several operators; insert the normalisation by hand';
-}
-
-/** Max(0, x) has the activation's input elsewhere than first, Max(x, x, 0) twice. */
-function feed({ node, input }: ActivationSite, value: Value): void {
-  for (const [index, old] of node.inputs.entries()) if (old === input) setInput(node, index, value);
 }
 
 /** AMM: an affine map of each channel. */
@@ -102,42 +96,70 @@ function insertStored(
         'spec',
         `--amm: site '${site.name}', channel ${c}: the minimum ${min} is above the maximum ${channelMax[c]}`,
       );
-    return range > 0 ? range : 1;
+    return range;
   });
-  const scale = ranges.map((range) => alpha / range);
-  const shift = channelMin.map((min, c) => -min * (scale[c] as number) - beta);
-  const constant = ranges.filter((_, c) => channelMin[c] === channelMax[c]).length;
-  const note = constant > 0 ? `; ${constant} constant channels left unscaled` : '';
+  return insertRanges(model, types, site, { min: channelMin, range: ranges, alpha, beta });
+}
 
-  const producer = producerOf(site.node, site.input);
-  const affine = { scale: Float64Array.from(scale), shift: Float64Array.from(shift) };
-  const plan = typeof producer === 'string' ? producer : planAffine(model, producer, affine, () => types);
-  if (typeof plan !== 'string' && !plan.add) {
-    applyAffine(model, plan);
-    return { detail: `folded into ${label(plan.producer)}${note}` };
-  }
-  for (const [name, values] of [
-    ['scale', scale],
-    ['shift', shift],
-  ] as const)
-    if (!toNumbers(makeTensor(name, site.elem, [values.length], values)).every(Number.isFinite))
-      return { reason: `its ${name} would not be finite in ${site.elem}` };
-  const dims = [scale.length, ...shape.slice(2).map(() => 1)];
-  const body = site.node.body;
-  const operand = (name: string, values: number[]) =>
-    addConstant(model, body, makeTensor(`${site.name}/amm/${name}`, site.elem, dims, values), site.node);
-  const step = (op: string, name: string, a: Value, b: Value) =>
-    addNode(model, body, { op, name: `${site.name}/amm/${name}`, inputs: [a, b] }, site.node).outputs[0] as Value;
-  const scaled = step('Mul', 'mul', site.input, operand('scale', scale));
-  feed(site, step('Add', 'add', scaled, operand('shift', shift)));
-  return { detail: `one Mul and one Add${note}` };
+/** A channel's range, and what it is mapped to: [-beta, alpha - beta]. */
+export interface Ranges {
+  readonly min: ArrayLike<number>;
+  /** Of a constant channel 0, which divides by 1. */
+  readonly range: ArrayLike<number>;
+  readonly alpha: number;
+  readonly beta: number;
+}
+
+/** The affine map of known ranges, before whatever reads the value. */
+export function insertRanges(
+  model: Model,
+  types: Types,
+  reader: Reader,
+  { min, range, alpha, beta }: Ranges,
+  fold = true,
+): Result {
+  const scale = Float64Array.from(range, (width) => alpha / (width > 0 ? width : 1));
+  const shift = Float64Array.from(min, (low, c) => -low * (scale[c] as number) - beta);
+  const constant = Array.from(range).filter((width) => !(width > 0)).length;
+  const result = insertAffine(model, types, reader, { scale, shift }, { what: 'amm', fold });
+  return 'reason' in result || constant === 0
+    ? result
+    : { detail: `${result.detail}; ${constant} constant channels left unscaled` };
+}
+
+/** The operator that training knows: its ranges are those of the batch, and it keeps running averages of them. */
+export const TRAINABLE = 'ApproxMinMaxNorm';
+/** Of operators that only we know; no file that is handed out has them. */
+export const DOMAIN = 'sisyphus';
+
+/**
+ * Inserts a normalisation to be trained: ApproxMinMaxNorm(x, min, range, seen), with running estimates [C] and the number of
+ * batches that they have seen, [1]. `settleAmm` makes plain operators of it.
+ * @returns why nothing was done, or null
+ */
+export function insertTrainableAmm(model: Model, site: ActivationSite, alpha = 2, beta = 1): string | null {
+  const reason = unsuited(site);
+  const channels = inferTypes(model).get(site.input).shape?.[1];
+  if (reason) return reason;
+  if (typeof channels !== 'number') return `the number of channels of '${site.input.name}' is unknown`;
+  if (site.elem !== 'float') return `it is ${site.elem}, and float32 is trained`;
+  const { body } = site.node;
+  const name = `${site.name}/amm`;
+  const constant = (what: string, count: number, value: number) =>
+    addConstant(model, body, makeTensor(`${name}/${what}`, 'float', [count], new Array(count).fill(value)), site.node);
+  const inputs = [site.input, constant('min', channels, 1), constant('range', channels, 1), constant('seen', 1, 0)];
+  const attributes = [floatAttribute('alpha', alpha), floatAttribute('beta', beta)];
+  importDomain(model, DOMAIN, 1);
+  const node = addNode(model, body, { op: TRAINABLE, domain: DOMAIN, name, inputs, attributes }, site.node);
+  feed(site, node.outputs[0] as Value);
+  return null;
 }
 
 /** Smaller than any range that matters, and not lost in the element type. */
 const TINY: Partial<Record<ElementType, number>> = { float16: 1e-4, bfloat16: 1e-12, float: 1e-12, double: 1e-24 };
 
 /** MM: the range of the very inputs that are evaluated, so results depend on the batch. */
-function insertTrue(model: Model, types: Types, site: ActivationSite, alpha: number, beta: number): Result {
+export function insertTrue(model: Model, types: Types, site: Reader, alpha: number, beta: number): Result {
   const shape = types.get(site.input).shape;
   if (!shape || shape.length < 2)
     return { reason: `the shape of '${site.input.name}' is unknown or has no channel axis` };

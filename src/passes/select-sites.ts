@@ -10,6 +10,8 @@ export interface SiteSelection {
   /** Patterns of site names: only these, and none of those. */
   readonly only?: readonly string[];
   readonly skip?: readonly string[];
+  /** Only sites of exactly these names. */
+  readonly among?: ReadonlySet<string>;
 }
 
 /** 'relu,gelu', 'relu-family' or 'all' as kinds. @throws SisyphusError `usage` for an unknown word */
@@ -43,6 +45,7 @@ export function siteFilter(
   const only = compile('--only', selection.only);
   const skip = compile('--skip', selection.skip);
   return (site) => {
+    if (selection.among && !selection.among.has(site.name)) return 'not its turn';
     if (only.length > 0 && !only.some(({ matches }) => matches(site))) return 'not among --only';
     const hit = skip.find(({ matches }) => matches(site));
     return hit ? `--skip ${hit.glob}` : null;

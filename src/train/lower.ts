@@ -207,7 +207,7 @@ async function opened(model: Model, stored: readonly Parameter[]): Promise<Model
 }
 
 /** The first output, or what a last Softmax or LogSoftmax over its classes is computed of. */
-function logitsOf(output: Value, types: Types): Value {
+export function logitsOf(output: Value, types: Types): Value {
   let value = output;
   for (let node = value.producer; node; node = value.producer) {
     const [read] = node.inputs;

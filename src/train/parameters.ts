@@ -8,6 +8,7 @@ import type { Model, Node, Value } from '../graph/ir.ts';
 import type { Types } from '../graph/shapes.ts';
 import { elementCount, FLOAT_TYPES, isStripped, type Tensor } from '../graph/tensor.ts';
 import { label } from '../graph/verify.ts';
+import { DOMAIN, TRAINABLE } from '../passes/insert-amm.ts';
 import { siteName } from '../passes/pass.ts';
 
 export interface Parameter {
@@ -69,6 +70,10 @@ const WEIGHTS: Readonly<Record<string, readonly number[]>> = {
   PRelu: [1],
 };
 
+/** Inputs that are running estimates. */
+const statisticInputs = ({ op }: Node): readonly number[] =>
+  op === TRAINABLE ? [1, 2, 3] : op === 'BatchNormalization' ? [3, 4] : [];
+
 /**
  * @param types of this model
  * @param trains false for those that stay as they are
@@ -108,7 +113,8 @@ const read = ({ node, value, tensor }: Role): Parameter => ({
 });
 
 function rolesOf(node: Node, types: Types): Role[] {
-  if (node.domain !== '') return [];
+  const own = node.domain === DOMAIN && node.op === TRAINABLE;
+  if (node.domain !== '' && !own) return [];
   const role = (value: Value | null | undefined, kind: Role['kind']): Role[] => {
     const stored = kind === 'parameter' ? origin(value) : value;
     const tensor = stored && storedTensor(stored);
@@ -117,7 +123,7 @@ function rolesOf(node: Node, types: Types): Role[] {
   const weights = Object.hasOwn(WEIGHTS, node.op) ? (WEIGHTS[node.op] ?? []) : biasInputs(node, types);
   return [
     ...weights.flatMap((index) => role(node.inputs[index], 'parameter')),
-    ...(node.op === 'BatchNormalization' ? [3, 4] : []).flatMap((index) => role(node.inputs[index], 'statistic')),
+    ...statisticInputs(node).flatMap((index) => role(node.inputs[index], 'statistic')),
   ];
 }
 

@@ -1,31 +1,33 @@
 /**
  * The folder of a training run: `config.json` (what was asked for), `metrics.ndjson` (one line an epoch),
- * `checkpoint.safetensors` (everything that going on needs), `last.onnx` and `best.onnx`. A run that was killed at any
+ * `checkpoint.safetensors` (everything that going on needs), and models. A run that was killed at any
  * moment goes on from its last checkpoint as if nothing had happened: lines that are newer are dropped and come again.
  */
-import { appendFile, mkdir, readFile, rm, stat } from 'node:fs/promises';
+import { appendFile, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { SisyphusError } from '../errors.ts';
 import { writeFileSafely } from '../files.ts';
 import { fileError } from '../graph/read.ts';
 import { type NamedTensors, readSafetensors, writeSafetensors } from './safetensors.ts';
 
+type Config = Readonly<Record<string, unknown>>;
+
 export interface RunFolder {
   readonly path: string;
-  readonly best: string;
-  readonly last: string;
+  /** The path of a file in it. */
+  file(name: string): string;
   /** What an earlier session left; null for a new run. */
   readonly checkpoint: NamedTensors | null;
   /** Appends a line to the metrics. */
   log(record: Readonly<Record<string, unknown>>): Promise<void>;
   save(checkpoint: NamedTensors): Promise<void>;
+  /** All lines of the metrics. */
+  records(): Promise<Config[]>;
 }
 
 const CONFIG = 'config.json';
 const METRICS = 'metrics.ndjson';
 const CHECKPOINT = 'checkpoint.safetensors';
-
-type Config = Readonly<Record<string, unknown>>;
 
 /**
  * Starts a run in a new folder, or goes on with one.
@@ -39,16 +41,17 @@ export async function openRunFolder(
   options: {
     readonly resume?: boolean | undefined;
     readonly force?: boolean | undefined;
+    /** Names of the models and pages that such a run makes, which a new one removes. */
+    readonly own: RegExp;
     readonly keep: (record: Config, checkpoint: NamedTensors | null) => boolean;
   },
 ): Promise<RunFolder> {
   const file = (name: string) => path.join(folder, name);
   const checkpoint = options.resume ? await resumeRun(file, folder, config, options.keep) : null;
-  if (!options.resume) await startRun(file, folder, config, options.force ?? false);
+  if (!options.resume) await startRun(file, folder, config, options);
   return {
     path: folder,
-    best: file('best.onnx'),
-    last: file('last.onnx'),
+    file,
     checkpoint,
     async log(record) {
       await appendFile(file(METRICS), `${JSON.stringify(record)}\n`).catch((cause) => {
@@ -56,6 +59,11 @@ export async function openRunFolder(
       });
     },
     save: (state) => writeSafetensors(file(CHECKPOINT), state),
+    records: async () =>
+      (await readFile(file(METRICS), 'utf8').catch(() => ''))
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line) as Config),
   };
 }
 
@@ -71,7 +79,12 @@ export async function readConfig(folder: string): Promise<Config> {
 
 type FileOf = (name: string) => string;
 
-async function startRun(file: FileOf, folder: string, config: Config, force: boolean): Promise<void> {
+async function startRun(
+  file: FileOf,
+  folder: string,
+  config: Config,
+  { force, own }: { readonly force?: boolean | undefined; readonly own: RegExp },
+): Promise<void> {
   const found = await stat(folder).catch(() => null);
   if (found && !found.isDirectory()) throw new SisyphusError('file', `${folder}: is a file; give --run another name`);
   if (found && !force && (await stat(file(CONFIG)).catch(() => null)))
@@ -83,7 +96,8 @@ async function startRun(file: FileOf, folder: string, config: Config, force: boo
     throw fileError(folder, cause);
   });
   // The configuration comes last: a folder without one holds no run.
-  for (const name of [CONFIG, CHECKPOINT, METRICS, 'best.onnx', 'last.onnx']) await rm(file(name), { force: true });
+  const old = (await readdir(folder)).filter((name) => own.test(name));
+  for (const name of [CONFIG, CHECKPOINT, METRICS, ...old]) await rm(file(name), { force: true });
   await writeFileSafely(file(CONFIG), `${JSON.stringify(config, null, 2)}\n`);
 }
 

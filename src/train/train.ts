@@ -160,6 +160,7 @@ export async function train(file: string, options: TrainOptions): Promise<TrainR
       {
         resume: options.resume,
         force: options.force,
+        own: /^(best|last)\.onnx$/,
         keep: (record, saved) => Number(record.epoch) <= placeOf(saved).epoch,
       },
     );
@@ -267,6 +268,9 @@ interface Job extends Data {
   readonly options: TrainOptions;
 }
 
+const BEST = 'best.onnx';
+const LAST = 'last.onnx';
+
 /** Where a run is, and what it has seen of the epoch that it is in. */
 interface Progress extends EpochSums {
   /** Epochs that are complete. */
@@ -317,12 +321,12 @@ async function trainAll(job: Job): Promise<TrainReport> {
   const { output = null } = options;
   const { best } = place;
   if (output !== null)
-    await writeModel(readModel(run.best), output, { force: options.force || options.resume || false });
+    await writeModel(readModel(run.file(BEST)), output, { force: options.force || options.resume || false });
   return {
     model: job.file,
     run: run.path,
-    last: run.last,
-    best: run.best,
+    last: run.file(LAST),
+    best: run.file(BEST),
     output,
     bestEpoch: best?.epoch ?? 0,
     bestTestAccuracy: best?.testAccuracy ?? null,
@@ -377,11 +381,11 @@ async function finishEpoch(job: Job, step: TrainingStep, stepper: Stepper, place
     gradientNorm: place.gradientNorm,
     seconds: place.seconds,
   };
-  await writeModel(trained, run.last, { force: true });
+  await writeModel(trained, run.file(LAST), { force: true });
   // Without labels to test on, the last epoch counts as the best.
   const score = testAccuracy ?? place.epoch;
   const best = place.best && place.best.score >= score ? place.best : { epoch: record.epoch, score, testAccuracy };
-  if (best !== place.best) await writeModel(trained, run.best, { force: true });
+  if (best !== place.best) await writeModel(trained, run.file(BEST), { force: true });
   await run.log({ ...record });
   Object.assign(place, { ...START, epoch: record.epoch, best });
   await saveCheckpoint(job, step, stepper, place);
@@ -423,12 +427,12 @@ async function divergence(
   place: Progress,
 ): Promise<SisyphusError> {
   const { run, lowered, settings } = job;
-  await writeModel(await trainedModel(job, step, stepper), run.last, { force: true });
+  await writeModel(await trainedModel(job, step, stepper), run.file(LAST), { force: true });
   const values = await stepper.read();
   const state = step.state.map(({ dims }, i) => ({ dims, data: values[i] as Float32Array }));
   const where = await whereItBegan(lowered, classification(settings.loss as LossName), fed, state);
   return new SisyphusError(
     'gate',
-    `${job.file}: training diverged in step ${place.step + 1} of epoch ${place.epoch + 1}: ${where}. ${run.last} has the weights of the step before; take a smaller --lr than ${settings.lr}, or --clip-norm`,
+    `${job.file}: training diverged in step ${place.step + 1} of epoch ${place.epoch + 1}: ${where}. ${run.file(LAST)} has the weights of the step before; take a smaller --lr than ${settings.lr}, or --clip-norm`,
   );
 }

@@ -16,7 +16,7 @@ import { type Chart, renderSvg } from './svg.ts';
 /** The largest |activation| after each nonlinear layer, one line for each model, on a logarithmic scale. */
 export const maximaSvg = (report: ProbeReport): Promise<string> => renderSvg(maxima(report.models));
 
-function maxima(models: readonly ProbedModel[]): Chart {
+export function maxima(models: readonly ProbedModel[]): Chart {
   const names = shortNames(models);
   return maximaChart(
     models.map(({ sites }, i) => ({

@@ -45,37 +45,38 @@ describe('safetensors', () => {
 
 describe('run folders', () => {
   const config = { lr: 0.1, epochs: 3 };
+  const own = /^last\.onnx$/;
   const keep = (record: Readonly<Record<string, unknown>>, saved: NamedTensors | null) =>
     Number(record.epoch) <= Number(saved?.metadata.epoch ?? 0);
 
   it('drops what the checkpoint does not cover, and a line that was cut short', async () => {
     const place = path.join(folder, 'run');
-    const run = await openRunFolder(place, config, { keep });
+    const run = await openRunFolder(place, config, { own, keep });
     expect(run.checkpoint).toBeNull();
     await run.log({ epoch: 1 });
     await run.log({ epoch: 3 });
     await run.save(TENSORS);
     await run.log({ epoch: 4 });
     appendFileSync(path.join(place, 'metrics.ndjson'), '{"epoch": 5, "lo');
-    const again = await openRunFolder(place, config, { keep, resume: true });
+    const again = await openRunFolder(place, config, { own, keep, resume: true });
     expect(again.checkpoint).toEqual(TENSORS);
     expect(readFileSync(path.join(place, 'metrics.ndjson'), 'utf8')).toBe('{"epoch":1}\n{"epoch":3}\n');
   });
 
   it('refuses a folder with a run, a resume with other options, and one without a run', async () => {
     const place = path.join(folder, 'other');
-    await openRunFolder(place, config, { keep });
-    await expect(openRunFolder(place, config, { keep })).rejects.toThrow('--resume to go on');
-    await expect(openRunFolder(place, { lr: 0.2, epochs: 3 }, { keep, resume: true })).rejects.toThrow(
+    await openRunFolder(place, config, { own, keep });
+    await expect(openRunFolder(place, config, { own, keep })).rejects.toThrow('--resume to go on');
+    await expect(openRunFolder(place, { lr: 0.2, epochs: 3 }, { own, keep, resume: true })).rejects.toThrow(
       'lr 0.1, not 0.2',
     );
-    await expect(openRunFolder(path.join(folder, 'new'), config, { keep, resume: true })).rejects.toThrow(
+    await expect(openRunFolder(path.join(folder, 'new'), config, { own, keep, resume: true })).rejects.toThrow(
       'no run to go on',
     );
     expect(existsSync(path.join(folder, 'new'))).toBe(false);
-    expect((await openRunFolder(place, { lr: 0.3 }, { keep, force: true })).checkpoint).toBeNull();
+    expect((await openRunFolder(place, { lr: 0.3 }, { own, keep, force: true })).checkpoint).toBeNull();
     const file = path.join(folder, 'file');
     writeFileSync(file, '');
-    await expect(openRunFolder(file, config, { keep })).rejects.toThrow('is a file');
+    await expect(openRunFolder(file, config, { own, keep })).rejects.toThrow('is a file');
   });
 });

@@ -1,0 +1,215 @@
+/**
+ * Where the stages' data come from: two chains of kept values, the teacher's and the student's, that go on from stage to
+ * stage, so that each frozen stage runs over the data once; and the images themselves where there is no room, or
+ * augmentation makes other images in every epoch.
+ */
+import type { TrainingData } from '../../data/training-batches.ts';
+import type { NdArray } from '../../eval/session.ts';
+import type { Model } from '../../graph/ir.ts';
+import type { OnProgress } from '../../progress.ts';
+import { openPart, type Part, type PartOptions, type Values } from './parts.ts';
+import type { Budget, RowStore } from './row-store.ts';
+import { blocksOf, computedData, keepRows, type StageData, storedData, through } from './stage-data.ts';
+import type { Stage } from './stages.ts';
+import type { Sample } from './student.ts';
+
+export interface StageValues {
+  /** Training rows. */
+  rows(): Promise<number>;
+  /** What the stage reads, and what it is to imitate. @param student with all stages before in their final form */
+  imitation(student: Network, index: number, reads: readonly string[]): Promise<StageData>;
+  /** What the stage and those behind it read, and the labels. @param epochs how often: values that are read once are not kept */
+  finetuning(student: Network, index: number, reads: readonly string[], epochs: number): Promise<StageData>;
+  /** Of the first rows. */
+  sample(student: Network, index: number): Promise<Sample>;
+  close(): Promise<void>;
+}
+
+/** A model that onnxruntime runs, and its stages. */
+export interface Network {
+  readonly model: Model;
+  readonly stages: readonly Stage[];
+}
+
+export interface ValuesOptions extends PartOptions {
+  readonly teacher: Network;
+  readonly input: { readonly name: string; readonly shape: readonly number[] };
+  readonly open: (shuffle: boolean) => Promise<TrainingData>;
+  readonly batch: number;
+  readonly seed: number;
+  /** Whether the images are the same in every epoch. */
+  readonly fixed: boolean;
+  readonly budget: Budget;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/** Values that are carried into a stage; null where there was no room. */
+interface Chain {
+  readonly at: number;
+  readonly store: RowStore | null;
+}
+
+const SAMPLE_ROWS = 512;
+
+export function makeStageValues(options: ValuesOptions): StageValues {
+  const { teacher, input, open, batch, seed, fixed, budget, signal, onProgress } = options;
+  let images: RowStore | null = null;
+  let labels = new Int32Array(0);
+  let total: number | null = null;
+  let sampled: Values | null = null;
+  let chains: { student: Chain; teacher: Chain } = { student: { at: 0, store: null }, teacher: { at: 0, store: null } };
+  let shuffled: TrainingData | null = null;
+  const parts: Part[] = [];
+
+  const part = async (model: Model, from: readonly string[], to: readonly string[]): Promise<Part> => {
+    const opened = await openPart(model, from, to, options);
+    parts.push(opened);
+    return opened;
+  };
+  const releaseParts = async () => {
+    for (const opened of parts.splice(0)) await opened.release();
+  };
+
+  /** How many rows there are; keeps them all where that can be. */
+  async function read(): Promise<number> {
+    if (total !== null) return total;
+    const data = await open(false);
+    try {
+      const found: number[] = [];
+      const blocks = async function* (): AsyncGenerator<Values> {
+        for await (const { count, x, labels: classes } of data.epoch(0)) {
+          found.push(...classes);
+          yield imagesOf(count, x);
+        }
+      };
+      if (fixed) images = await keepRows(blocks(), data.rows, budget, () => {});
+      labels = Int32Array.from(found);
+      chains = { student: { at: 0, store: images }, teacher: { at: 0, store: images } };
+      total = data.rows;
+      return total;
+    } finally {
+      await data.close();
+    }
+  }
+
+  /** A few rows: evenly spread, or the first ones of a random order. */
+  async function someRows(): Promise<Values> {
+    const rows = await read();
+    if (images) {
+      const count = Math.min(rows, SAMPLE_ROWS);
+      const chosen = Int32Array.from({ length: count }, (_, i) => Math.floor((i * rows) / count));
+      return imagesOf(count, images.gather(input.name, chosen));
+    }
+    shuffled ??= await open(true);
+    for await (const { count, x } of shuffled.epoch(0)) return imagesOf(count, x);
+    return new Map();
+  }
+
+  const imagesOf = (count: number, x: Float32Array): Values =>
+    new Map([[input.name, { elem: 'float', dims: [count, ...input.shape], data: x } satisfies NdArray]]);
+
+  /** Goes on to what is carried into a stage, one stage at a time. */
+  async function advance(chain: Chain, network: Network, to: number, targets: boolean): Promise<Chain> {
+    let { at, store } = chain;
+    while (store && at < to) {
+      const { carries, output, name } = network.stages[at] as Stage;
+      const next = network.stages[at + 1]?.carries ?? [];
+      const wanted = [...new Set(targets ? [...next, output] : next)];
+      const step = await openPart(network.model, carries, wanted, options);
+      const { rows } = store;
+      try {
+        const task = `${targets ? 'teacher' : 'student'}: ${name}`;
+        const tell = (done: number) => onProgress?.({ task, done, total: rows, unit: 'images' });
+        const kept = await keepRows(through(step, blocksOf(store, signal)), rows, budget, tell);
+        if (store !== images) store.close();
+        store = kept;
+      } finally {
+        await step.release();
+      }
+      at++;
+    }
+    return { at, store };
+  }
+
+  async function computed(
+    student: Network,
+    index: number,
+    reads: readonly string[],
+    target: string | null,
+  ): Promise<StageData> {
+    shuffled ??= await open(true);
+    const { carries } = student.stages[index] as Stage;
+    const before = await part(student.model, [input.name], carries);
+    const wanted = target === null ? null : { part: await part(teacher.model, [input.name], [target]), output: target };
+    return computedData(shuffled, input, reads, before, wanted);
+  }
+
+  return {
+    rows: read,
+    async imitation(student, index, reads) {
+      await releaseParts();
+      const rows = await read();
+      const { output } = teacher.stages[index] as Stage;
+      chains.student = await advance(chains.student, student, index, false);
+      chains.teacher = await advance(chains.teacher, teacher, index + 1, true);
+      const [own, wanted] = [chains.student.store, chains.teacher.store];
+      if (!own || !wanted) return computed(student, index, reads, output);
+      return storedData(
+        reads.map((name) => ({ store: own, name })),
+        { store: wanted, name: output },
+        { batch, seed, rows },
+      );
+    },
+    async finetuning(student, index, reads, epochs) {
+      await releaseParts();
+      const rows = await read();
+      // Nobody needs these any more.
+      for (const { store } of [chains.student, chains.teacher]) if (store && store !== images) store.close();
+      chains = { student: { at: -1, store: null }, teacher: { at: -1, store: null } };
+      const { carries, name } = student.stages[index] as Stage;
+      let store: RowStore | null = index === 0 ? images : null;
+      if (images && index > 0 && epochs > 1) {
+        const before = await openPart(student.model, [input.name], carries, options);
+        try {
+          const tell = (done: number) => onProgress?.({ task: `student: ${name}`, done, total: rows, unit: 'images' });
+          store = await keepRows(through(before, blocksOf(images, signal)), rows, budget, tell);
+        } finally {
+          await before.release();
+        }
+      }
+      if (!store) return computed(student, index, reads, null);
+      chains.student = { at: index, store };
+      const from = store;
+      return storedData(
+        reads.map((value) => ({ store: from, name: value })),
+        labels,
+        { batch, seed, rows },
+      );
+    },
+    async sample(student, index) {
+      sampled ??= await someRows();
+      const [own, wanted] = [student.stages[index] as Stage, teacher.stages[index] as Stage];
+      const before = await openPart(student.model, [input.name], [own.input ?? own.output], options);
+      const after = await openPart(teacher.model, [input.name], [wanted.output], options);
+      try {
+        const [z] = (await before.run(sampled)).values();
+        const [t] = (await after.run(sampled)).values();
+        return { before: z as NdArray, after: t as NdArray };
+      } finally {
+        await before.release();
+        await after.release();
+      }
+    },
+    async close() {
+      await releaseParts();
+      await shuffled?.close();
+      shuffled = null;
+      for (const store of new Set([images, chains.student.store, chains.teacher.store])) store?.close();
+      images = null;
+      total = null;
+      sampled = null;
+      chains = { student: { at: 0, store: null }, teacher: { at: 0, store: null } };
+    },
+  };
+}
