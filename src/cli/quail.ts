@@ -79,7 +79,7 @@ export function quailCommand(program: Command, streams: Streams, signal: AbortSi
     .option('--schedule <schedule>', 'as in train, within each stage (default: cosine,floor=0.01)')
     .option('--optimizer <name>', 'sgd | adam | adamw (default: sgd)')
     .option('--clip-norm <n>', 'largest common norm of the gradients (default: none)', positiveNumber('--clip-norm'))
-    .option('--backoff <n>', 'times that a stage starts again after divergence (default: 3)', count('--backoff', 0))
+    .option('--backoff <n>', 'times that a stage starts again after divergence (default: 5)', count('--backoff', 0))
     .option(
       '--diverge-at <times>',
       'a loss above so many times the first one is divergence (default: 10)',

@@ -23,6 +23,8 @@ export interface Stepper {
   undo(): void;
   /** A copy of the state. */
   read(): Promise<Float32Array[]>;
+  /** Goes back to a state that was read. */
+  write(state: readonly Float32Array[]): void;
   release(): Promise<void>;
 }
 
@@ -82,6 +84,9 @@ function compiledStepper(
     },
     undo: swap,
     read: async () => now.map(({ data }) => Float32Array.from(data as Float32Array)),
+    write: (values) => {
+      for (const [i, { data }] of now.entries()) (data as Float32Array).set(values[i] as Float32Array);
+    },
     release: async () => {
       for (const compiled of traces.values()) await (await compiled).release();
       traces.clear();
@@ -122,6 +127,10 @@ function eagerStepper(fn: StepFunction, state: readonly { dims: readonly number[
       const values: Float32Array[] = [];
       for (const tensor of now) values.push(Float32Array.from((await tensor.data()) as Float32Array));
       return values;
+    },
+    write(values) {
+      tf.dispose(now);
+      now = state.map(({ dims }, i) => tf.tensor(Float32Array.from(values[i] as Float32Array), [...dims]));
     },
     release: async () => {
       tf.dispose([...now, ...before]);

@@ -95,10 +95,10 @@ export interface StageRecord {
   readonly stage: number;
   readonly name: string;
   readonly epochs: number;
-  /** Of the last start, after `backoffs` quarterings. */
+  /** Of the last start, after so many back-offs. */
   readonly lr: number;
   readonly backoffs: number;
-  /** Loss of the first batch before the first step, and mean of the last epoch. */
+  /** Loss of a few batches before the first step, and mean of the last epoch. */
   readonly start: number;
   readonly loss: number | null;
   /** Of the whole network: in imitation, the stages up to here and the teacher's own behind them. */
@@ -341,9 +341,13 @@ interface Place extends EpochSums {
   /** Epochs of it that are complete. */
   epoch: number;
   start: number | null;
+  /** The largest loss of a batch before the first step. */
+  worst: number;
   /** Mean loss of the last epoch. */
   last: number | null;
   backoffs: number;
+  /** Of the learning rate, after back-offs. */
+  factor: number;
   /** The student's file; null for the original. */
   student: string | null;
   /** The file of the student before this stage was prepared. */
@@ -367,8 +371,10 @@ const START: Place = {
   notes: [],
   epoch: 0,
   start: null,
+  worst: 0,
   last: null,
   backoffs: 0,
+  factor: 1,
   student: null,
   base: null,
   ended: false,
@@ -460,6 +466,7 @@ async function goOn(state: State): Promise<void> {
     start: null,
     last: null,
     backoffs: 0,
+    factor: 1,
     ended: false,
     stageSeconds: 0,
     phase: !last ? phase : phase === 'imitation' ? 'finetuning' : 'done',
@@ -592,8 +599,8 @@ async function log({ run, place }: State, record: Readonly<Record<string, unknow
   place.records++;
 }
 
-const rateOf = ({ phase, backoffs }: Place, { lr, finetuneLr }: StageSettings): number =>
-  (phase === 'imitation' ? lr : finetuneLr) / 4 ** backoffs;
+const rateOf = ({ phase, factor }: Place, { lr, finetuneLr }: StageSettings): number =>
+  (phase === 'imitation' ? lr : finetuneLr) * factor;
 
 /** The teacher, with the preprocessing that it is fed by. */
 function withPreprocessing({ original, preprocessing }: Job): Model {
@@ -627,7 +634,8 @@ async function trainStage(state: State, work: StageTraining): Promise<ReadonlyMa
   for (;;) {
     const outcome = await tryStage(state, work);
     if ('weights' in outcome) return outcome.weights;
-    const { failure, reason, retry } = outcome;
+    const { failure, reason, factor } = outcome;
+    const retry = factor !== null;
     if (!retry || place.backoffs >= settings.backoff) {
       if (failure === 'diverged') place.stopped = stopOf(state, reason);
       say(failure === 'diverged' ? reason : `${reason}; its weights stay as they were`);
@@ -635,7 +643,7 @@ async function trainStage(state: State, work: StageTraining): Promise<ReadonlyMa
       return null;
     }
     place.backoffs++;
-    Object.assign(place, { ...NOTHING_SEEN, epoch: 0, last: null, ended: false });
+    Object.assign(place, { ...NOTHING_SEEN, epoch: 0, last: null, ended: false, factor });
     say(`${reason}; again at rate ${rateOf(place, work.own)}`);
     await save(state, null);
   }
@@ -650,7 +658,7 @@ const stopOf = ({ place, stages }: State, reason: string): QuailReport['stopped'
 
 type Outcome =
   | { readonly weights: ReadonlyMap<string, Float32Array> }
-  | { readonly failure: 'diverged' | 'worse'; readonly reason: string; readonly retry: boolean };
+  | { readonly failure: 'diverged' | 'worse'; readonly reason: string; readonly factor: number | null };
 
 /**
  * A stage made things worse where the mean loss of its last epoch is above this many times that of the start, and by more
@@ -683,15 +691,20 @@ async function tryStage(state: State, { lowered, data, own, epochs, where }: Sta
   );
   const training = { step, stepper };
   try {
-    place.start ??= await startOf(training, data);
+    const first = step.state.map(({ data: values }) => values);
+    if (place.start === null) {
+      const losses = await lossesOf(training, data, 0);
+      place.start = losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+      place.worst = Math.max(...losses);
+    }
     if (!Number.isFinite(place.start))
       return {
         failure: 'diverged',
         reason: `${where}: the loss is ${place.start} before the first step`,
-        retry: false,
+        factor: null,
       };
     const scale = await scaleOf(state, data, lowered);
-    const limit = settings.divergeAt * Math.max(place.start, scale);
+    const limit = settings.divergeAt * Math.max(place.worst, scale);
     while (place.epoch < epochs && !place.ended) {
       const rate = rateOf(place, own) * rateAt(parseSchedule(settings.schedule), place.epoch, epochs);
       const diverged = await runEpoch(
@@ -709,13 +722,17 @@ async function tryStage(state: State, { lowered, data, own, epochs, where }: Sta
         },
         place,
       );
-      if (diverged) return await explain(state, training, lowered, objective, diverged, where);
+      if (diverged) {
+        const reason = await explain(state, training, lowered, objective, diverged, where);
+        stepper.write(first);
+        return { failure: 'diverged', reason, factor: await calmer(training, data, place, own) };
+      }
       await endEpoch(state, own, rate);
       await save(state, training);
     }
     if ((place.last as number) > WORSE.times * place.start + WORSE.share * scale) {
       const [from, to] = [place.start, place.last as number].map((loss) => loss.toPrecision(3));
-      return { failure: 'worse', reason: `the loss went from ${from} to ${to}`, retry: true };
+      return { failure: 'worse', reason: `the loss went from ${from} to ${to}`, factor: place.factor / 4 };
     }
     const values = await stepper.read();
     const all = new Map(step.names.map((name, i) => [name, values[i] as Float32Array]));
@@ -730,18 +747,46 @@ async function tryStage(state: State, { lowered, data, own, epochs, where }: Sta
   }
 }
 
+/** How often a rate is halved at most. */
+const HALVINGS = 60;
+
+/** Batches that a start, or a single step, is judged by: one may say nothing where few rows are wrong. */
+const JUDGES = 8;
+
+/** The losses of a few batches after one step on the first of them; the state stays as it was. */
+async function lossesOf({ step, stepper }: Training, data: StageData, rate: number): Promise<number[]> {
+  const start = await stepper.read();
+  const losses: number[] = [];
+  for await (const batch of data.batches(0, 0)) {
+    if (losses.length === 0 && rate > 0) await stepper.run(step.feed(batch, rate, 0));
+    const [loss] = await stepper.run(step.feed(batch, 0, 1));
+    stepper.undo();
+    losses.push(Number(loss?.data[0]));
+    if (losses.length === JUDGES) break;
+  }
+  stepper.write(start);
+  return losses;
+}
+
+/**
+ * The factor of the next try: a quarter, and so small that one step from the start makes nothing worse, by half. (Along the
+ * steepest direction the loss is nearly a parabola: a step that makes it larger is above 2 / curvature, and with momentum
+ * 0.5 everything above 1.5 / curvature grows.)
+ */
+async function calmer(training: Training, data: StageData, place: Place, own: StageSettings): Promise<number> {
+  const mean = (losses: readonly number[]) => losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+  const before = mean(await lossesOf(training, data, 0));
+  let factor = place.factor / 4;
+  for (let halvings = 0; halvings < HALVINGS; halvings++) {
+    const after = mean(await lossesOf(training, data, rateOf({ ...place, factor }, own)));
+    if (after <= before) return halvings === 0 ? factor : factor / 2;
+    factor /= 2;
+  }
+  return factor;
+}
+
 const taskOf = ({ place, stages }: State): string =>
   `${place.phase} ${place.stage + 1}/${stages.length} ${stages[place.stage]?.name}`;
-
-/** The loss of the first batch, before anything is learnt. */
-async function startOf({ step, stepper }: Training, data: StageData): Promise<number> {
-  for await (const batch of data.batches(0, 0)) {
-    const [loss] = await stepper.run(step.feed(batch, 0, 0));
-    stepper.undo();
-    return Number(loss?.data[0]);
-  }
-  return Number.NaN;
-}
 
 /** What a loss is like that has learnt nothing: of zeros, or of a guess. */
 async function scaleOf({ place }: State, data: StageData, { classes }: Lowered): Promise<number> {
@@ -783,15 +828,14 @@ async function explain(
   objective: Objective,
   { fed, loss }: { readonly fed: readonly NdArray[]; readonly loss: number },
   where: string,
-): Promise<Outcome> {
+): Promise<string> {
   const values = await stepper.read();
   const weights = step.state.map(({ dims }, i) => ({ dims, data: values[i] as Float32Array }));
   const channel = await worstChannel(lowered, fed, weights);
   const why = Number.isFinite(loss)
     ? `the loss rose to ${loss.toPrecision(3)}`
     : await whereItBegan(lowered, objective, fed, weights);
-  const reason = `${where}: diverged in step ${place.step + 1} of epoch ${place.epoch + 1}: ${why}; ${channel}`;
-  return { failure: 'diverged', reason, retry: true };
+  return `${where}: diverged in step ${place.step + 1} of epoch ${place.epoch + 1}: ${why}; ${channel}`;
 }
 
 /** The student in plain operators, as it is handed out. */

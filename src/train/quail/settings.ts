@@ -128,7 +128,7 @@ export function settle(options: Partial<QuailSettings>): Settled {
     augment: formatAugment(parseAugment(options.augment ?? 'none')),
     seed: options.seed ?? 42,
     limit: options.limit ?? null,
-    backoff: options.backoff ?? 3,
+    backoff: options.backoff ?? 5,
     divergeAt: options.divergeAt ?? 10,
     cacheMemory: options.cacheMemory ?? Math.floor(os.totalmem() / 4e9),
     cacheDisk: options.cacheDisk ?? 0,

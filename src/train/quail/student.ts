@@ -6,7 +6,7 @@
 import { SisyphusError } from '../../errors.ts';
 import type { NdArray } from '../../eval/session.ts';
 import { cloneModel } from '../../graph/edit.ts';
-import type { Model } from '../../graph/ir.ts';
+import type { Model, Value } from '../../graph/ir.ts';
 import { inferTypes } from '../../graph/shapes.ts';
 import { type ActivationSite, findActivations } from '../../passes/activation-sites.ts';
 import { insertAffine } from '../../passes/insert-affine.ts';
@@ -67,7 +67,7 @@ export async function replaceStage(
   sample: () => Promise<Sample>,
 ): Promise<string[]> {
   const notes: string[] = [];
-  const normalized = [...stage.nodes].some(({ op }) => op === 'BatchNormalization');
+  const normalized = isNormalized(siteNamed(student, stage.name, recipe.replace).input);
   const site = () => siteNamed(student, stage.name, recipe.replace);
   const refuse = (what: string, reason: string) =>
     new SisyphusError('unsupported', `'${stage.name}': ${what}: ${reason}; leave it out with --skip`);
@@ -88,6 +88,12 @@ export async function replaceStage(
   const { applied } = runReplaceActivation(student, { ...recipe.replace, among: new Set([stage.name]) });
   if (applied.length !== 1) throw new SisyphusError('internal', `'${stage.name}' was not replaced`);
   return notes;
+}
+
+/** Whether a batch norm makes the value, or one of those that it is the sum of. */
+export function isNormalized({ producer }: Value): boolean {
+  if (producer?.op === 'BatchNormalization') return true;
+  return producer?.op === 'Add' && producer.inputs.some((value) => value && isNormalized(value));
 }
 
 function siteNamed(model: Model, name: string, replace: ReplaceActivationOptions): ActivationSite {

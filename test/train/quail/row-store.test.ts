@@ -1,0 +1,57 @@
+import { readdirSync } from 'node:fs';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { makeRng } from '../../../src/rng.ts';
+import { makeBudget } from '../../../src/train/quail/row-store.ts';
+import { testFolder } from '../../support/arrays.ts';
+
+const folder = testFolder();
+
+describe('kept rows', () => {
+  it.each(['memory', 'disk'] as const)('are what was written, in any order, in %s', (place) => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 40 }),
+        fc.array(fc.array(fc.integer({ min: 1, max: 4 }), { maxLength: 3 }), { minLength: 1, maxLength: 3 }),
+        fc.integer({ min: 1, max: 400 }),
+        fc.integer({ min: 1, max: 11 }),
+        fc.integer(),
+        (rows, shapes, chunk, block, seed) => {
+          const budget = makeBudget({ memory: place === 'memory' ? 1e9 : 0, disk: 1e9, folder, chunk });
+          const named = new Map(shapes.map((shape, i) => [`value ${i}`, shape]));
+          const store = budget.open(rows, named);
+          if (!store) throw new Error('there is room');
+          expect(store.place).toBe(place);
+          const rng = makeRng(seed);
+          for (const [name, shape] of named) {
+            const size = shape.reduce((a, b) => a * b, 1);
+            const all = Float32Array.from({ length: rows * size }, () => Math.fround(rng.normal()));
+            for (let at = 0; at < rows; at += block) store.write(name, at, all.slice(at * size, (at + block) * size));
+            const chosen = Array.from({ length: 2 * rows }, () => rng.int(rows));
+            expect([...store.gather(name, chosen)]).toEqual(
+              chosen.flatMap((row) => [...all.subarray(row * size, (row + 1) * size)]),
+            );
+            const from = rng.int(rows);
+            expect(store.slice(name, from, rows - from)).toEqual(all.slice(from * size));
+          }
+          store.close();
+          store.close();
+        },
+      ),
+      { numRuns: 60, seed: 1 },
+    );
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it('stay within the budget, which closing gives back', () => {
+    const budget = makeBudget({ memory: 400, disk: 400, folder });
+    const open = () => budget.open(10, new Map([['x', [10]]]));
+    const [a, b, c] = [open(), open(), open()];
+    expect([a?.place, b?.place, c]).toEqual(['memory', 'disk', null]);
+    a?.close();
+    a?.close();
+    expect(open()?.place).toBe('memory');
+    expect(open()).toBeNull();
+    b?.close();
+  });
+});
