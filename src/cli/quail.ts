@@ -101,6 +101,11 @@ export function quailCommand(program: Command, streams: Streams, signal: AbortSi
       notNegative('--cache-memory'),
     )
     .option('--cache-disk <GB>', 'the same on disk, in the run folder (default: 0)', notNegative('--cache-disk'))
+    .option(
+      '--test-images <n>',
+      'test images measured after each stage (default: 2000; start and end: all)',
+      count('--test-images'),
+    )
     .option('--backend <name>', 'auto | tensorflow | onnxruntime | cpu (default: auto)')
     .option('--device <device>', 'for onnxruntime: auto | cpu | cuda[:n] | webgpu (default: cpu)')
     .option('--threads <n>', 'threads for one operator', wholeNumber('--threads', 1, 1024))

@@ -16,11 +16,14 @@ export async function measure(
   options: Pick<DataOptions, 'data' | 'signal'> & {
     readonly device?: string | undefined;
     readonly threads?: number | undefined;
+    /** So many, chosen at random. Default: all. */
+    readonly images?: number;
   },
 ): Promise<Accuracy> {
-  const { data, signal, threads } = options;
+  const { data, signal, threads, images } = options;
   const { device } = await chooseDevice(parseDevice(options.device ?? 'cpu'));
-  const run = { data, split: 'test', ...(signal && { signal }), ...(threads && { threads }) } as const;
+  const some = images === undefined ? {} : { limit: images, seed: 0 };
+  const run = { data, split: 'test', ...some, ...(signal && { signal }), ...(threads && { threads }) } as const;
   const feed = await openFeed(model, where, run);
   const session = await openModel(feed.model, where, device, run);
   try {

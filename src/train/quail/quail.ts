@@ -65,6 +65,8 @@ export interface QuailOptions extends Partial<QuailSettings> {
   readonly resume?: boolean;
   readonly force?: boolean;
   readonly checkpointEvery?: number;
+  /** How many test images accuracy is taken from after each stage, a random choice. Default 2000; the ends take all. */
+  readonly testImages?: number;
   /** How many test images the largest activations of teacher and result are taken from. Default 0: none. */
   readonly probe?: number;
   readonly signal?: AbortSignal;
@@ -101,7 +103,7 @@ export interface StageRecord {
   /** Loss of a few batches before the first step, and mean of the last epoch. */
   readonly start: number;
   readonly loss: number | null;
-  /** Of the whole network: in imitation, the stages up to here and the teacher's own behind them. */
+  /** Of the whole network on some test images: in imitation, the stages up to here and the teacher's own behind them. */
   readonly testAccuracy: number;
   readonly nonFinite: number;
   readonly seconds: number;
@@ -496,6 +498,8 @@ async function removeModels({ run, place }: State, names: readonly (string | nul
     if (name !== null && name !== place.student && name !== place.base) await rm(run.file(name), { force: true });
 }
 
+const TEST_IMAGES = 2000;
+
 interface Training {
   readonly step: TrainingStep;
   readonly stepper: Stepper;
@@ -561,6 +565,7 @@ async function runStage(state: State): Promise<void> {
   const { top1, nonFinite } = await measure(await runnable(state.student), file, {
     ...state.options,
     data: state.settings.data,
+    images: state.options.testImages ?? TEST_IMAGES,
   });
   const record: StageRecord = {
     phase: place.phase as Phase,
