@@ -159,7 +159,10 @@ export function quailCommand(program: Command, streams: Streams, signal: AbortSi
       tellEnd(output, report);
       output.finish(report);
       if (report.stopped)
-        throw new SisyphusError('gate', `${report.stopped.reason}; ${report.output} has what was reached`);
+        throw new SisyphusError(
+          'gate',
+          `${report.stopped.reason}; ${report.output} has what was reached; take a smaller --lr, --clip-norm, or --stage for this one`,
+        );
     });
 }
 

@@ -27,7 +27,7 @@ export function extract(model: Model, from: readonly string[], to: readonly stri
   const passed = wanted.find((value) => given.has(value));
   if (passed) throw new SisyphusError('usage', `'${passed.name}' is given, so it is not computed`);
   const { nodes, read } = needed(wanted, given);
-  const loose = [...read].find((value) => !value.producer && !value.initializer && !given.has(value));
+  const loose = [...read, ...wanted].find((value) => !value.producer && !value.initializer && !given.has(value));
   if (loose) throw new SisyphusError('usage', `'${wanted[0]?.name}' depends on '${loose.name}', which is not given`);
   const types = inferTypes(model);
   const proto = modelToProto(model);
@@ -35,12 +35,13 @@ export function extract(model: Model, from: readonly string[], to: readonly stri
   const byNode = new Map(model.graph.nodes.map((node, i) => [node, protos[i] as NodeProto]));
   const names = new Set([...read, ...wanted].map(({ name }) => name));
   const inputs = [...given].filter((value) => read.has(value));
-  const cut = new Set([...inputs, ...wanted].map(({ name }) => name));
+  const fed = new Set(inputs.map(({ name }) => name));
+  const cut = new Set([...fed, ...to]);
   const graph = copyMessage(proto.graph as GraphProto, {
     node: topologicalOrder(model.graph)
       .filter((node) => nodes.has(node))
       .map((node) => withoutOutputs(byNode.get(node) as NodeProto, inputs)),
-    initializer: initializer.filter(({ name = '' }) => names.has(name) && !cut.has(name)),
+    initializer: initializer.filter(({ name = '' }) => names.has(name) && !fed.has(name)),
     sparse_initializer: (proto.graph?.sparse_initializer ?? []).filter(({ values: part }) =>
       names.has(part?.name ?? ''),
     ),

@@ -135,9 +135,16 @@ export const DOMAIN = 'sisyphus';
 /**
  * Inserts a normalisation to be trained: ApproxMinMaxNorm(x, min, range, seen), with running estimates [C] and the number of
  * batches that they have seen, [1]. `settleAmm` makes plain operators of it.
+ * @param first what the estimates are as long as no batch was seen
  * @returns why nothing was done, or null
  */
-export function insertTrainableAmm(model: Model, site: ActivationSite, alpha = 2, beta = 1): string | null {
+export function insertTrainableAmm(
+  model: Model,
+  site: ActivationSite,
+  first: Pick<Ranges, 'min' | 'range'> | null = null,
+  alpha = 2,
+  beta = 1,
+): string | null {
   const reason = unsuited(site);
   const channels = inferTypes(model).get(site.input).shape?.[1];
   if (reason) return reason;
@@ -145,9 +152,11 @@ export function insertTrainableAmm(model: Model, site: ActivationSite, alpha = 2
   if (site.elem !== 'float') return `it is ${site.elem}, and float32 is trained`;
   const { body } = site.node;
   const name = `${site.name}/amm`;
-  const constant = (what: string, count: number, value: number) =>
-    addConstant(model, body, makeTensor(`${name}/${what}`, 'float', [count], new Array(count).fill(value)), site.node);
-  const inputs = [site.input, constant('min', channels, 1), constant('range', channels, 1), constant('seen', 1, 0)];
+  const constant = (what: string, values: ArrayLike<number>) =>
+    addConstant(model, body, makeTensor(`${name}/${what}`, 'float', [values.length], values), site.node);
+  const ones = new Float64Array(channels).fill(1);
+  const { min = ones, range = ones } = first ?? {};
+  const inputs = [site.input, constant('min', min), constant('range', range), constant('seen', [0])];
   const attributes = [floatAttribute('alpha', alpha), floatAttribute('beta', beta)];
   importDomain(model, DOMAIN, 1);
   const node = addNode(model, body, { op: TRAINABLE, domain: DOMAIN, name, inputs, attributes }, site.node);

@@ -25,7 +25,8 @@ export const approxMinMaxNorm: Lowering = (site) => {
     }
     const batch = minMaxNorm(x, alpha, beta);
     const factor = tf.maximum(tf.sub(1, seen), SMOOTHING);
-    const next = (old: tf.Tensor, now: tf.Tensor) => tf.add(old, tf.mul(tf.sub(now, old), factor));
+    // Not old + factor (now - old): that would lose small numbers where the first batch's replace the initial ones.
+    const next = (old: tf.Tensor, now: tf.Tensor) => tf.add(tf.mul(now, factor), tf.mul(old, tf.sub(1, factor)));
     run.update(minName, next(min, batch.min));
     run.update(rangeName, next(range, batch.range));
     run.update(seenName, tf.add(seen, 1));

@@ -1,9 +1,9 @@
 /** Parts of graphs: computed one after the other they give what the whole gives, in real onnxruntime. */
 import { describe, expect, it } from 'vitest';
 import { buildNetwork } from '../../models/index.ts';
-import type { NdArray } from '../../src/eval/session.ts';
+import { arrayFromTensor, type NdArray } from '../../src/eval/session.ts';
 import { extract } from '../../src/graph/extract.ts';
-import type { Model } from '../../src/graph/ir.ts';
+import type { Initializer, Model } from '../../src/graph/ir.ts';
 import { verify } from '../../src/graph/verify.ts';
 import { cutStages } from '../../src/train/quail/stages.ts';
 import { expectClose, noiseArray, runModel } from '../support/numeric.ts';
@@ -61,6 +61,15 @@ describe('extract', () => {
     expect(part.graph.initializers.length).toBeLessThan(model.graph.initializers.length);
     expect(() => extract(model, ['nothing'], ['logits'])).toThrow("no value 'nothing'");
     expect(() => extract(model, [], [second?.output ?? ''])).toThrow('which is not given');
+    expect(() => extract(model, [], first?.carries ?? [])).toThrow('which is not given');
     expect(() => extract(model, first?.carries ?? [], first?.carries ?? [])).toThrow('it is not computed');
+  });
+
+  it('keeps a constant that is asked for', async () => {
+    const model = buildNetwork('lenet', 'mnist', 1);
+    const { value, tensor } = model.graph.initializers[0] as Initializer;
+    const part = extract(model, [], [value.name]);
+    expect(verify(part)).toEqual([]);
+    expect((await runModel(part, new Map())).get(value.name)).toEqual(arrayFromTensor(tensor));
   });
 });

@@ -2,10 +2,12 @@
 import { describe, expect, it } from 'vitest';
 import { buildNetwork } from '../../models/index.ts';
 import type { NdArray } from '../../src/eval/session.ts';
-import { cloneModel } from '../../src/graph/edit.ts';
+import { buildModel } from '../../src/graph/build.ts';
+import { addInput, cloneModel, setInput } from '../../src/graph/edit.ts';
 import type { Model } from '../../src/graph/ir.ts';
 import { inferTypes } from '../../src/graph/shapes.ts';
 import { verify } from '../../src/graph/verify.ts';
+import { allNodes } from '../../src/graph/walk.ts';
 import { findActivations } from '../../src/passes/activation-sites.ts';
 import { DOMAIN, insertTrainableAmm } from '../../src/passes/insert-amm.ts';
 import { type AmmMode, settleAmm } from '../../src/passes/settle-amm.ts';
@@ -13,6 +15,7 @@ import { lower } from '../../src/train/lower.ts';
 import { raise } from '../../src/train/raise.ts';
 import { forward, relativeError, rowsFor, useBackend } from '../support/lowered.ts';
 import { runModel } from '../support/numeric.ts';
+import { sharedModel } from '../support/passes.ts';
 
 /** A LeNet with normalisations before all activations, whose estimates are those of one batch. */
 async function trained(): Promise<{ model: Model; x: NdArray; training: NdArray; inference: NdArray }> {
@@ -68,5 +71,66 @@ describe('settled normalisations', () => {
     expect(relativeError(await outputOf(model, 'stored', other), await outputOf(model, 'true', other))).toBeGreaterThan(
       0.1,
     );
+  });
+
+  /** ReLU of x [N, 2] behind a normalisation that was not trained yet. */
+  function untrained(): Model {
+    const b = buildModel({ name: 'g', opset: 17 });
+    const x = b.input('x', 'float', ['N', 2]);
+    b.output(b.node('Relu', [x], {}, 'relu'), 'y', 'float', ['N', 2]);
+    const [site] = findActivations(b.model, inferTypes(b.model)).sites;
+    if (!site) throw new Error('there is an activation');
+    expect(insertTrainableAmm(b.model, site)).toBeNull();
+    return b.model;
+  }
+  const rows: NdArray = { elem: 'float', dims: [2, 2], data: Float32Array.of(1, 2, 3, 7) };
+
+  it('divide a constant channel by 1', async () => {
+    const estimates = { min: [1, 5], range: [4, 0], seen: [9] };
+    const model = raise(
+      untrained(),
+      new Map(Object.entries(estimates).map(([name, values]) => [`relu/amm/${name}`, Float32Array.from(values)])),
+    );
+    const [applied] = settleAmm(model, { mode: 'stored' }).applied;
+    expect(applied?.detail).toBe('one Mul and one Add; 1 constant channels left unscaled');
+    const [y] = (await runModel(model, new Map([['x', rows]]))).values();
+    // max(0, 2 (x - 1) / 4 - 1) and max(0, 2 (x - 5) / 1 - 1)
+    expect([...((y?.data ?? []) as Float32Array)]).toEqual([0, 0, 0, 3]);
+  });
+
+  it('that were never trained run as they are, and the report says so', async () => {
+    const model = untrained();
+    const report = settleAmm(model, { mode: 'stored' });
+    expect(report).toMatchObject({ applied: [{ site: 'relu', detail: expect.stringContaining('never trained') }] });
+    expect(report.skipped).toEqual([]);
+    expect(verify(model)).toEqual([]);
+    const [y] = (await runModel(model, new Map([['x', rows]]))).values();
+    expect([...((y?.data ?? []) as Float32Array)]).toEqual([0, 1, 3, 11]); // max(0, 2 (x - 1) / 1 - 1)
+    // With true ranges no estimate is used.
+    const [mm] = settleAmm(untrained(), { mode: 'true' }).applied;
+    expect(mm?.detail).not.toContain('never trained');
+  });
+
+  it('without stored estimates stay, with a reason', () => {
+    const model = untrained();
+    const node = model.graph.nodes.find(({ op }) => op === 'ApproxMinMaxNorm');
+    if (!node) throw new Error('there is a normalisation');
+    setInput(node, 1, addInput(model, 'given', { elem: 'float', shape: [2] }));
+    const { applied, skipped } = settleAmm(model, { mode: 'stored' });
+    expect([applied, skipped]).toEqual([[], [{ site: 'relu', reason: 'its estimates are not stored in the file' }]]);
+    expect(verify(model)).toEqual([]);
+  });
+
+  it('are settled in nested graphs too', (context) => {
+    const model = sharedModel('odd/synthetic/loop_if_relu_nested.onnx');
+    if (!model) return context.skip('no shared models');
+    const [site] = findActivations(model, inferTypes(model)).sites;
+    if (!site) throw new Error('there is an activation');
+    expect(site.node.body).not.toBe(model.graph);
+    expect(insertTrainableAmm(model, site)).toBeNull();
+    expect(settleAmm(model, { mode: 'stored' }).applied).toHaveLength(1);
+    expect([...allNodes(model)].some(({ domain }) => domain === DOMAIN)).toBe(false);
+    expect(model.opsets.has(DOMAIN)).toBe(false);
+    expect(verify(model)).toEqual([]);
   });
 });

@@ -78,6 +78,24 @@ it('has the gradient that differences of its values have', async () => {
   expect(Math.abs((slope?.values[0] ?? 0) - (difference?.values[0] ?? 1))).toBeLessThan(2e-3);
 });
 
+it('takes the estimates of the first batch exactly, however small they are beside the initial ones', async () => {
+  const b = buildModel({ name: 'g', opset: 17 });
+  const x = b.input('x', 'float', ['N', 1]);
+  b.output(b.node('Relu', [x], {}, 'relu'), 'y', 'float', ['N', 1]);
+  const [site] = findActivations(b.model, inferTypes(b.model)).sites;
+  if (!site) throw new Error('there is an activation');
+  expect(insertTrainableAmm(b.model, site)).toBeNull();
+  for (const backend of BACKENDS) {
+    await useBackend(backend);
+    const data = Float32Array.of(1e-9, 3e-9, 2e-9);
+    const rows = { elem: 'float', dims: [3, 1], data } as const;
+    const { statistics } = await forward(await lower(b.model, 'g'), rows, { training: true });
+    expect([...((statistics.get('relu/amm/min')?.data ?? []) as Float32Array)]).toEqual([data[0]]);
+    const range = Math.fround((data[1] as number) - (data[0] as number));
+    expect([...((statistics.get('relu/amm/range')?.data ?? []) as Float32Array)]).toEqual([range]);
+  }
+});
+
 it('keeps running averages where they are trained, and uses them where they are not', async () => {
   const b = buildModel({ name: 'g', opset: 17 });
   const x = b.input('x', 'float', ['N', 3]);

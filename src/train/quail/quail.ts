@@ -170,7 +170,7 @@ export interface PlannedStage {
  * The stages that `quail` would train.
  * @throws SisyphusError as `quail`
  */
-export async function quailPlan(file: string, options: Partial<QuailSettings>): Promise<PlannedStage[]> {
+export async function quailPlan(file: string, options: Partial<QuailSettings> = {}): Promise<PlannedStage[]> {
   const teacher = await rowsFreed(readModel(file));
   assertValid(teacher, file);
   const settings = settle({ data: 'none', ...options });

@@ -72,7 +72,7 @@ export async function replaceStage(
   const refuse = (what: string, reason: string) =>
     new SisyphusError('unsupported', `'${stage.name}': ${what}: ${reason}; leave it out with --skip`);
   if (recipe.amm) {
-    const reason = insertTrainableAmm(student, site());
+    const reason = insertTrainableAmm(student, site(), rangesOf((await sample()).before));
     if (reason) throw refuse('no min-max normalisation before it', reason);
     notes.push('min-max normalisation before it');
   } else if (recipe.insertBatchnorm && !normalized) {
@@ -88,6 +88,20 @@ export async function replaceStage(
   const { applied } = runReplaceActivation(student, { ...recipe.replace, among: new Set([stage.name]) });
   if (applied.length !== 1) throw new SisyphusError('internal', `'${stage.name}' was not replaced`);
   return notes;
+}
+
+/** Minimum and range of each channel of [N, C, ...spatial]. */
+function rangesOf({ dims, data }: NdArray): { min: Float64Array; range: Float64Array } {
+  const [, channels = 1, ...spatial] = dims;
+  const size = spatial.reduce((product, dim) => product * dim, 1);
+  const min = new Float64Array(channels).fill(Number.POSITIVE_INFINITY);
+  const max = new Float64Array(channels).fill(Number.NEGATIVE_INFINITY);
+  for (const [i, value] of (data as Float32Array).entries()) {
+    const c = Math.floor(i / size) % channels;
+    min[c] = Math.min(min[c] as number, value);
+    max[c] = Math.max(max[c] as number, value);
+  }
+  return { min, range: max.map((high, c) => high - (min[c] as number)) };
 }
 
 /** Whether a batch norm makes the value, or one of those that it is the sum of. */

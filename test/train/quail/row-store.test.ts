@@ -1,4 +1,5 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { makeRng } from '../../../src/rng.ts';
@@ -53,5 +54,19 @@ describe('kept rows', () => {
     expect(open()?.place).toBe('memory');
     expect(open()).toBeNull();
     b?.close();
+  });
+
+  it('go to disk where memory is refused, and say so where the folder takes no files', () => {
+    const row = new Map([['x', [1e6]]]);
+    // No engine has a typed array of 4 TB.
+    const store = makeBudget({ memory: 1e15, disk: 1e15, folder, chunk: 1e13 }).open(1e6, row);
+    expect(store?.place).toBe('disk');
+    store?.close();
+    const file = path.join(folder, 'a file');
+    writeFileSync(file, '');
+    const open = () => makeBudget({ memory: 0, disk: 1e9, folder: file }).open(1, row);
+    expect(open).toThrow(
+      expect.objectContaining({ code: 'file', message: expect.stringMatching(/a file.*--cache-disk/) }),
+    );
   });
 });
