@@ -228,7 +228,7 @@ function stageLine({
   seconds,
   values,
 }: StageRecord): string {
-  const to = loss === null ? 'not trained' : `loss ${start.toPrecision(3)} -> ${loss.toPrecision(3)}`;
+  const to = start === null || loss === null ? 'not trained' : `loss ${start.toPrecision(3)} -> ${loss.toPrecision(3)}`;
   const bad = nonFinite > 0 ? `, ${thousands(nonFinite)} images not finite` : '';
   return `  ${phase} ${stage} ${name}: ${to}, test ${percent(testAccuracy)} %${bad} (lr ${lr.toPrecision(3)}, ${seconds.toFixed(1)} s, values from ${values})`;
 }

@@ -14,9 +14,21 @@ export interface EpochSums {
   seen: number;
   gradientNorm: number;
   seconds: number;
+  /** Batches that were left out, and how many of them came last. */
+  skipped: number;
+  inRow: number;
 }
 
-export const NOTHING_SEEN: EpochSums = { step: 0, loss: 0, correct: 0, seen: 0, gradientNorm: 0, seconds: 0 };
+export const NOTHING_SEEN: EpochSums = {
+  step: 0,
+  loss: 0,
+  correct: 0,
+  seen: 0,
+  gradientNorm: 0,
+  seconds: 0,
+  skipped: 0,
+  inRow: 0,
+};
 
 export interface EpochRun {
   readonly step: TrainingStep;
@@ -32,6 +44,8 @@ export interface EpochRun {
   readonly task: string;
   /** A finite loss above this is as bad as none. Default: none is. */
   readonly limit?: number;
+  /** How many bad batches in a row are left out, instead of ending the epoch. Default 0. */
+  readonly patience?: number;
   readonly save: () => Promise<void>;
   /** Seconds between checkpoints. Default 60. */
   readonly checkpointEvery?: number | undefined;
@@ -43,11 +57,23 @@ const CHECKPOINT_SECONDS = 60;
 
 /**
  * @param sums goes on with every step
- * @returns null, or the batch as it was fed whose loss or gradients are no numbers or above the limit: that step is undone
+ * @returns null, or the batch as it was fed whose loss or gradients are no numbers or above the limit, where patience is at
+ * its end: that step is undone
  * @throws SisyphusError `aborted` after the signal
  */
 export async function runEpoch(run: EpochRun, sums: EpochSums): Promise<{ fed: NdArray[]; loss: number } | null> {
-  const { step, stepper, rate, firstStep, rows, task, limit = Number.MAX_VALUE, signal, onProgress } = run;
+  const {
+    step,
+    stepper,
+    rate,
+    firstStep,
+    rows,
+    task,
+    limit = Number.MAX_VALUE,
+    patience = 0,
+    signal,
+    onProgress,
+  } = run;
   const every = 1000 * (run.checkpointEvery ?? CHECKPOINT_SECONDS);
   let [clock, saved] = [performance.now(), performance.now()];
   for await (const batch of run.batches) {
@@ -55,9 +81,14 @@ export async function runEpoch(run: EpochRun, sums: EpochSums): Promise<{ fed: N
     const [loss = 0, correct = 0, norm = 0] = (await stepper.run(fed)).map((array) => Number(array.data[0]));
     if (!(loss <= limit) || !Number.isFinite(norm)) {
       stepper.undo();
-      return { fed, loss };
+      if (sums.inRow >= patience) return { fed, loss };
+      sums.step++;
+      sums.skipped++;
+      sums.inRow++;
+      continue;
     }
     sums.step++;
+    sums.inRow = 0;
     sums.loss += loss * batch.count;
     sums.correct += correct;
     sums.seen += batch.count;

@@ -68,7 +68,7 @@ export function quailPage(report: QuailReport): Promise<string> {
           stage.stage,
           stage.epochs,
           Number(stage.lr.toPrecision(3)),
-          Number(stage.start.toPrecision(4)),
+          stage.start === null ? null : Number(stage.start.toPrecision(4)),
           stage.loss === null ? null : Number(stage.loss.toPrecision(4)),
           percent(stage.testAccuracy),
           stage.nonFinite,

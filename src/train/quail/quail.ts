@@ -100,8 +100,8 @@ export interface StageRecord {
   /** Of the last start, after so many back-offs. */
   readonly lr: number;
   readonly backoffs: number;
-  /** Loss of a few batches before the first step, and mean of the last epoch. */
-  readonly start: number;
+  /** Loss of a few batches before the first step, and mean of the last epoch; null where nothing was trained. */
+  readonly start: number | null;
   readonly loss: number | null;
   /** Of the whole network on some test images: in imitation, the stages up to here and the teacher's own behind them. */
   readonly testAccuracy: number;
@@ -125,6 +125,8 @@ export interface QuailEpoch {
   readonly trainAccuracy?: number;
   readonly gradientNorm: number;
   readonly seconds: number;
+  /** Batches whose loss was no number, or beyond all measure. */
+  readonly skipped: number;
 }
 
 export interface QuailReport {
@@ -574,7 +576,7 @@ async function runStage(state: State): Promise<void> {
     epochs: place.epoch,
     lr: rateOf(place, own),
     backoffs: place.backoffs,
-    start: place.start ?? Number.NaN,
+    start: place.start,
     loss: place.last,
     testAccuracy: top1,
     nonFinite,
@@ -669,12 +671,12 @@ type Outcome =
  * A stage made things worse where the mean loss of its last epoch is above this many times that of the start, and by more
  * than this share of what has learnt nothing: single batches differ by less.
  */
-const WORSE = { times: 1.5, share: 0.1 };
+const WORSE = { times: 1.5, share: 0.02 };
 /** Orders of rows are told apart by phase, stage and epoch. */
 const STAGES = 128;
 const EPOCHS = 4096;
 
-async function tryStage(state: State, { lowered, data, own, epochs, where }: StageTraining): Promise<Outcome> {
+async function tryStage(state: State, { lowered, data, own, epochs, where, say }: StageTraining): Promise<Outcome> {
   const { place, settings, options } = state;
   const { optimizer, momentum, nesterov, weightDecay, seed } = settings;
   const objective: Objective = place.phase === 'imitation' ? IMITATION : classification('ce');
@@ -723,6 +725,7 @@ async function tryStage(state: State, { lowered, data, own, epochs, where }: Sta
           rows: await state.values.rows(),
           task: `${taskOf(state)}, epoch ${place.epoch + 1}/${epochs}`,
           limit,
+          patience: PATIENCE,
           save: () => save(state, training),
         },
         place,
@@ -732,7 +735,7 @@ async function tryStage(state: State, { lowered, data, own, epochs, where }: Sta
         stepper.write(first);
         return { failure: 'diverged', reason, factor: await calmer(training, data, place, own) };
       }
-      await endEpoch(state, own, rate);
+      await endEpoch(state, own, rate, say);
       await save(state, training);
     }
     if ((place.last as number) > WORSE.times * place.start + WORSE.share * scale) {
@@ -751,6 +754,12 @@ async function tryStage(state: State, { lowered, data, own, epochs, where }: Sta
     await stepper.release();
   }
 }
+
+/**
+ * Bad batches in a row that are left out: an image whose values escape in the frozen stages spoils its batch at any rate, a
+ * step that was too large all that follow.
+ */
+const PATIENCE = 4;
 
 /** How often a rate is halved at most. */
 const HALVINGS = 60;
@@ -805,9 +814,14 @@ async function scaleOf({ place }: State, data: StageData, { classes }: Lowered):
   return 0;
 }
 
-async function endEpoch(state: State, { stopWhen }: StageSettings, rate: number): Promise<void> {
+async function endEpoch(
+  state: State,
+  { stopWhen }: StageSettings,
+  rate: number,
+  say: (note: string) => void,
+): Promise<void> {
   const { place, stages } = state;
-  const { loss, correct, seen, gradientNorm, seconds, last } = place;
+  const { loss, correct, seen, skipped, gradientNorm, seconds, last } = place;
   const mean = loss / seen;
   const record = {
     phase: place.phase,
@@ -817,9 +831,11 @@ async function endEpoch(state: State, { stopWhen }: StageSettings, rate: number)
     lr: rate,
     loss: mean,
     ...(place.phase === 'finetuning' && { trainAccuracy: correct / seen }),
+    skipped,
     gradientNorm,
     seconds,
   };
+  if (skipped > 0) say(`${skipped} batches left out: they have images whose values escape`);
   place.ended = stopWhen !== null && last !== null && mean > last * (1 - stopWhen);
   place.stageSeconds += seconds;
   Object.assign(place, { ...NOTHING_SEEN, epoch: place.epoch + 1, last: mean });
