@@ -55,18 +55,20 @@ describe('quail', () => {
     timeout: 240_000,
   }, async () => {
     const { run, output } = place();
-    const report = await quail(LENET, { ...SMALL, limit: 6000, batch: 128, run, output, probe: 200 });
+    // So few steps need a start near the activation, and a fine-tuning that does not undo it.
+    const short = { limit: 6000, batch: 128, init: 'fit', finetuneLr: 0.005 } as const;
+    const report = await quail(LENET, { ...SMALL, ...short, run, output, probe: 200 });
     expect(report.stages.map(({ phase, stage }) => `${phase} ${stage}`)).toEqual([
       ...[1, 2, 3, 4, 5].map((stage) => `imitation ${stage}`),
       ...[5, 4, 3, 2, 1].map((stage) => `finetuning ${stage}`),
     ]);
     expect(report.stopped).toBeNull();
     expect(report.nonFinite).toBe(0);
-    expect(report.testAccuracy).toBeGreaterThan(report.teacherAccuracy - 0.06);
+    expect(report.testAccuracy).toBeGreaterThan(report.teacherAccuracy - 0.03);
     for (const { start, loss } of report.stages.slice(0, 4)) expect(loss).toBeLessThan(start ?? 0);
     const { models } = await evaluate([output, report.stage1 ?? ''], { data: 'synthetic' });
     expect(models[0]?.top1).toBe(report.testAccuracy);
-    expect(models[1]?.top1).toBeGreaterThan(0.5);
+    expect(models[1]?.top1).toBeGreaterThan(0.9);
     expect(inspect([output]).models[0]).toMatchObject({ sites: 0 });
     expect(readModel(output).graph.nodes.some(({ op }) => op === 'Relu')).toBe(false);
     expect(report.probe?.models).toHaveLength(2);
