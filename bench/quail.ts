@@ -29,8 +29,9 @@ const limit = Number(flags.images);
 const { model, normalize } = flags;
 const common = { data, normalize, limit, epochs: 1, threads: 2 };
 
-const baseline = await train(model, { ...common, lr: 1e-4, run: path.join(work, 'train') });
-const epoch = baseline.epochs[0]?.seconds ?? Number.NaN;
+const baseline = async (name: string) =>
+  (await train(model, { ...common, lr: 1e-4, run: path.join(work, name) })).epochs[0]?.seconds ?? Number.NaN;
+const before = await baseline('before');
 
 let [begun, ended, stages] = [0, 0, 0];
 await quail(model, {
@@ -52,9 +53,11 @@ await quail(model, {
   },
 });
 const all = (ended - begun) / 1000;
+const after = await baseline('after');
+const epoch = (before + after) / 2;
 console.log(`${path.basename(model)}, ${limit} images, ${os.cpus().length} cores, load ${os.loadavg()[0]?.toFixed(1)}`);
 console.log(
-  `one epoch of training ${epoch.toFixed(1)} s; ${stages} stages of imitation ${all.toFixed(1)} s: ${(all / epoch).toFixed(2)} epochs`,
+  `one epoch of training ${before.toFixed(1)} s before, ${after.toFixed(1)} s after; ${stages} stages of imitation ${all.toFixed(1)} s: ${(all / epoch).toFixed(2)} epochs`,
 );
 await rm(work, { recursive: true, force: true });
 

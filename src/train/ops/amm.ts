@@ -23,23 +23,31 @@ export function minMaxNorm(x: tf.Tensor, alpha: number, beta: number): MinMax {
   const max = tf.max(x, axes, true);
   const range = tf.sub(max, min);
   const width = tf.where(tf.greater(range, 0), range, tf.onesLike(range));
+  const scale = tf.div(alpha, width);
   const normalize = tf.customGrad((input, save) => {
     const data = input as tf.Tensor;
-    const unit = tf.div(tf.sub(data, min), width);
-    (save as tf.GradSaveFunc)([data, unit, min, max, width]);
+    // Not x scale - min scale: that would lose the digits of a narrow range far from zero.
+    const shifted = tf.sub(data, min);
+    (save as tf.GradSaveFunc)([data, shifted, min, max, width, scale]);
     const gradFunc = (dy: tf.Tensor, saved: tf.Tensor[]): tf.Tensor => {
-      const [values, units, low, high, widths] = saved as [tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor];
-      const share = (extreme: tf.Tensor): tf.Tensor => {
+      const [values, above, low, high, widths, scales] = saved as [
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+        tf.Tensor,
+      ];
+      const toExtreme = (gradient: tf.Tensor, extreme: tf.Tensor): tf.Tensor => {
         const at = tf.cast(tf.equal(values, extreme), 'float32');
-        return tf.div(at, tf.sum(at, axes, true));
+        return tf.mul(tf.div(gradient, tf.sum(at, axes, true)), at);
       };
       // With u = (x - min) / r: du/dr = -u / r, du/dmin = -1 / r, and r = max - min.
-      const direct = tf.div(tf.mul(dy, alpha), widths);
-      const byRange = tf.neg(tf.sum(tf.mul(direct, units), axes, true));
-      const byMin = tf.sub(tf.neg(tf.sum(direct, axes, true)), byRange);
-      return tf.add(direct, tf.add(tf.mul(byMin, share(low)), tf.mul(byRange, share(high))));
+      const byRange = tf.neg(tf.div(tf.mul(tf.sum(tf.mul(dy, above), axes, true), scales), widths));
+      const byMin = tf.sub(tf.neg(tf.mul(tf.sum(dy, axes, true), scales)), byRange);
+      return tf.add(tf.add(tf.mul(dy, scales), toExtreme(byMin, low)), toExtreme(byRange, high));
     };
-    return { value: tf.sub(tf.mul(unit, alpha), beta), gradFunc };
+    return { value: tf.sub(tf.mul(shifted, scale), beta), gradFunc };
   });
   return {
     y: normalize(x),

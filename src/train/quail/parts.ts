@@ -8,6 +8,8 @@ import { serialize } from '../../graph/write.ts';
 export type Values = ReadonlyMap<string, NdArray>;
 
 export interface Part {
+  /** What it needs of the values that are known. */
+  readonly reads: readonly string[];
   /** What it computes, by name, of values by name; those that it is given and asked for go through. */
   run(values: Values): Promise<Values>;
   release(): Promise<void>;
@@ -33,9 +35,10 @@ export async function openPart(
   const known = new Set(from);
   const made = to.filter((name) => !known.has(name));
   const kept = to.filter((name) => known.has(name));
-  if (made.length === 0) return { run: async (values) => only(values, kept), release: async () => {} };
+  if (made.length === 0) return { reads: kept, run: async (values) => only(values, kept), release: async () => {} };
   const session = await openSession(serialize(extract(model, from, made), { inline: true }), options);
   return {
+    reads: [...new Set([...session.inputNames, ...kept])],
     async run(values) {
       const results = await session.run(only(values, session.inputNames));
       return new Map([...only(values, kept), ...results]);

@@ -476,7 +476,8 @@ async function goOn(state: State): Promise<void> {
     phase: !last ? phase : phase === 'imitation' ? 'finetuning' : 'done',
     stage: last ? (phase === 'imitation' ? stage : 0) : stage + (phase === 'imitation' ? 1 : -1),
   });
-  if (last && phase === 'imitation') await writeModel(exported(state, 'stored'), run.file(STAGE1), { force: true });
+  if (last && phase === 'imitation')
+    await writeModel(await exported(state, 'stored'), run.file(STAGE1), { force: true });
   const old = [place.base, place.student];
   await keepStudent(state);
   place.base = place.student;
@@ -859,9 +860,9 @@ async function explain(
   return `${where}: diverged in step ${place.step + 1} of epoch ${place.epoch + 1}: ${why}; ${channel}`;
 }
 
-/** The student in plain operators, as it is handed out. */
-function exported({ student, settings }: State, mode: AmmMode): Model {
-  const model = cloneModel(student);
+/** The student in plain operators, as it is handed out. True ranges are those of a batch: of any size, then. */
+async function exported({ student, settings }: State, mode: AmmMode): Promise<Model> {
+  const model = mode === 'true' ? await rowsFreed(student) : cloneModel(student);
   settleAmm(model, { mode });
   const { data, ...rest } = settings;
   setMetadata(model, 'sisyphus.version', VERSION);
@@ -874,7 +875,7 @@ function exported({ student, settings }: State, mode: AmmMode): Model {
 async function finish(state: State): Promise<QuailReport> {
   const { run, output, place, settings, options, file } = state;
   const test = async (mode: AmmMode) => {
-    const model = exported(state, mode);
+    const model = await exported(state, mode);
     return { model, ...(await measure(model, file, { ...options, data: settings.data })) };
   };
   const stored = await test('stored');

@@ -8,28 +8,32 @@ import { SisyphusError } from '../../errors.ts';
 
 export interface RowStore {
   readonly rows: number;
-  /** Of one row, by name. */
-  readonly shapes: ReadonlyMap<string, readonly number[]>;
+  /** Of one row. */
+  readonly shape: readonly number[];
   readonly place: 'memory' | 'disk';
   /** @param data whole rows, which become those from `at` on */
-  write(name: string, at: number, data: Float32Array): void;
-  /** Rows in any order, one after the other. */
-  gather(name: string, rows: ArrayLike<number>): Float32Array;
-  slice(name: string, from: number, count: number): Float32Array;
+  write(at: number, data: Float32Array): void;
+  /** Rows in any order, one after the other. @param into where they go, if it is given */
+  gather(rows: ArrayLike<number>, into?: Float32Array): Float32Array;
+  /** Rows one after the other, to be read before the store is closed. */
+  slice(from: number, count: number): Float32Array;
   /** Gives the room back to the budget; any number of times. */
   close(): void;
 }
 
 export interface Budget {
   /** @returns null where there is room neither in memory nor on disk */
-  open(rows: number, shapes: ReadonlyMap<string, readonly number[]>): RowStore | null;
+  open(rows: number, shape: readonly number[]): RowStore | null;
 }
 
-/** Where the rows of one tensor are. */
+/** Where rows are. */
 interface Rows {
   read(row: number, count: number, into: Float32Array, at: number): void;
+  /** The rows where they lie, if that is in one piece in memory. */
+  view(row: number, count: number): Float32Array | null;
   write(row: number, data: Float32Array): void;
-  close(): void;
+  /** @returns memory that is free now */
+  close(): Float32Array[];
 }
 
 const CHUNK_BYTES = 2 ** 28;
@@ -42,18 +46,29 @@ const CHUNK_BYTES = 2 ** 28;
 export function makeBudget(options: { memory: number; disk: number; folder: string; chunk?: number }): Budget {
   const free = { memory: options.memory, disk: options.disk };
   const { folder, chunk = CHUNK_BYTES } = options;
+  // Of closed stores: the next stage's values often have the same sizes, and memory that is new costs more than the writing.
+  let spare: Float32Array[] = [];
+  const take = (length: number): Float32Array => {
+    const found = spare.findIndex((array) => array.length === length);
+    return found < 0 ? new Float32Array(length) : (spare.splice(found, 1)[0] as Float32Array);
+  };
   return {
-    open(rows, shapes) {
-      const sizes = new Map([...shapes].map(([name, shape]) => [name, shape.reduce((a, b) => a * b, 1)]));
-      const bytes = 4 * rows * [...sizes.values()].reduce((a, b) => a + b, 0);
+    open(rows, shape) {
+      const size = shape.reduce((a, b) => a * b, 1);
+      const bytes = 4 * rows * size;
       for (const place of ['memory', 'disk'] as const) {
         if (bytes > free[place]) continue;
-        const make = (size: number) => (place === 'memory' ? inMemory(rows, size, chunk) : onDisk(folder, size));
-        const parts = openAll(sizes, make);
-        if (!parts) continue;
+        const all = place === 'memory' ? inMemory(rows, size, chunk, take) : onDisk(folder, size);
+        if (!all) continue;
         free[place] -= bytes;
-        return storeOf(rows, shapes, sizes, place, parts, () => {
+        let room = free.memory;
+        spare = spare.filter(({ byteLength }) => {
+          room -= byteLength;
+          return room >= 0;
+        });
+        return storeOf(rows, shape, place, all, () => {
           free[place] += bytes;
+          spare.push(...all.close());
         });
       }
       return null;
@@ -61,65 +76,52 @@ export function makeBudget(options: { memory: number; disk: number; folder: stri
   };
 }
 
-/** @returns null where memory is short */
-function openAll(sizes: ReadonlyMap<string, number>, make: (size: number) => Rows): Map<string, Rows> | null {
-  const parts = new Map<string, Rows>();
-  try {
-    for (const [name, size] of sizes) parts.set(name, make(size));
-    return parts;
-  } catch (error) {
-    for (const part of parts.values()) part.close();
-    if (error instanceof RangeError) return null;
-    throw error;
-  }
-}
-
 function storeOf(
   rows: number,
-  shapes: ReadonlyMap<string, readonly number[]>,
-  sizes: ReadonlyMap<string, number>,
+  shape: readonly number[],
   place: RowStore['place'],
-  parts: Map<string, Rows>,
-  giveBack: () => void,
+  all: Rows,
+  close: () => void,
 ): RowStore {
-  const part = (name: string): readonly [Rows, number] => {
-    const found = parts.get(name);
-    if (!found) throw new SisyphusError('internal', `no rows of '${name}' are kept`);
-    return [found, sizes.get(name) as number];
-  };
+  const size = shape.reduce((a, b) => a * b, 1);
+  let closed = false;
   return {
     rows,
-    shapes,
+    shape,
     place,
-    write: (name, at, data) => part(name)[0].write(at, data),
-    gather(name, chosen) {
-      const [from, size] = part(name);
-      const result = new Float32Array(chosen.length * size);
-      for (let i = 0; i < chosen.length; i++) from.read(chosen[i] as number, 1, result, i * size);
+    write: all.write,
+    gather(chosen, into) {
+      const result = into?.subarray(0, chosen.length * size) ?? new Float32Array(chosen.length * size);
+      for (let i = 0; i < chosen.length; i++) all.read(chosen[i] as number, 1, result, i * size);
       return result;
     },
-    slice(name, at, count) {
-      const [from, size] = part(name);
+    slice(at, count) {
+      const view = all.view(at, count);
+      if (view) return view;
       const result = new Float32Array(count * size);
-      from.read(at, count, result, 0);
+      all.read(at, count, result, 0);
       return result;
     },
     close() {
-      if (parts.size === 0) return;
-      for (const each of parts.values()) each.close();
-      parts.clear();
-      giveBack();
+      if (!closed) close();
+      closed = true;
     },
   };
 }
 
-/** In typed arrays of whole rows: a single one of many gigabytes is refused by some engines. */
-function inMemory(rows: number, size: number, chunk: number): Rows {
+/**
+ * In typed arrays of whole rows: a single one of many gigabytes is refused by some engines.
+ * @returns null where memory is short
+ */
+function inMemory(rows: number, size: number, chunk: number, take: (length: number) => Float32Array): Rows | null {
   const each = Math.max(1, Math.floor(chunk / (4 * size)));
-  let chunks = Array.from(
-    { length: Math.ceil(rows / each) },
-    (_, i) => new Float32Array(Math.min(each, rows - i * each) * size),
-  );
+  let chunks: Float32Array[] = [];
+  try {
+    for (let row = 0; row < rows; row += each) chunks.push(take(Math.min(each, rows - row) * size));
+  } catch (error) {
+    if (error instanceof RangeError) return null;
+    throw error;
+  }
   const walk = (row: number, count: number, copy: (part: Float32Array, done: number) => void) => {
     for (let done = 0; done < count; ) {
       const [index, offset] = [Math.floor((row + done) / each), (row + done) % each];
@@ -129,11 +131,18 @@ function inMemory(rows: number, size: number, chunk: number): Rows {
     }
   };
   return {
+    view(row, count) {
+      const offset = row % each;
+      const whole = chunks[Math.floor(row / each)]?.subarray(offset * size, (offset + count) * size);
+      return whole?.length === count * size ? whole : null;
+    },
     read: (row, count, into, at) => walk(row, count, (part, done) => into.set(part, at + done * size)),
     write: (row, data) =>
       walk(row, data.length / size, (part, done) => part.set(data.subarray(done * size, done * size + part.length))),
     close() {
+      const free = chunks;
       chunks = [];
+      return free;
     },
   };
 }
@@ -165,6 +174,7 @@ function onDisk(folder: string, size: number): Rows {
   }
   const bytes = (data: Float32Array) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   return {
+    view: () => null,
     read(row, count, into, at) {
       const target = bytes(into.subarray(at, at + count * size));
       guarded(() => {
@@ -185,6 +195,7 @@ function onDisk(folder: string, size: number): Rows {
     close() {
       closeSync(handle);
       if (!unlinked) rmSync(file, { force: true });
+      return [];
     },
   };
 }

@@ -14,11 +14,18 @@ export interface StageData {
   readonly stepsPerEpoch: number;
   /** `memory`, `disk`, or `computed`. */
   readonly place: string;
-  /** @param epoch of the whole run: its order and augmentation depend on that; @param from the first step */
+  /**
+   * A batch is good until the next one is asked for.
+   * @param epoch of the whole run: its order and augmentation depend on that
+   * @param from the first step
+   */
   batches(epoch: number, from: number): AsyncIterable<FedBatch>;
 }
 
 const BLOCK = 128;
+
+/** Kept rows of values by name. */
+export type Kept = ReadonlyMap<string, RowStore>;
 
 /**
  * Computes values of all rows, in order.
@@ -29,41 +36,49 @@ export async function keepRows(
   rows: number,
   budget: Budget,
   onRows: (done: number) => void,
-): Promise<RowStore | null> {
-  let store: RowStore | null = null;
+): Promise<Map<string, RowStore> | null> {
+  const kept = new Map<string, RowStore>();
+  const drop = () => {
+    for (const store of kept.values()) store.close();
+  };
   let done = 0;
   try {
     for await (const values of blocks) {
-      store ??= budget.open(rows, new Map([...values].map(([name, { dims }]) => [name, dims.slice(1)])));
-      if (!store) return null;
-      for (const [name, { data }] of values) store.write(name, done, data as Float32Array);
+      for (const [name, { dims, data }] of values) {
+        const store = kept.get(name) ?? budget.open(rows, dims.slice(1));
+        if (!store) {
+          drop();
+          return null;
+        }
+        kept.set(name, store);
+        store.write(done, data as Float32Array);
+      }
       done += countOf(values);
       onRows(done);
     }
   } catch (error) {
-    store?.close();
+    drop();
     throw error;
   }
-  return store;
+  return kept;
 }
 
 const countOf = (values: Values): number => [...values.values()][0]?.dims[0] ?? 0;
 
-/** What a part makes of blocks of values. */
-export async function* through(part: Part, blocks: AsyncIterable<Values>): AsyncGenerator<Values> {
-  for await (const values of blocks) yield await part.run(values);
-}
-
-/** All rows of a store, in order. */
-export async function* blocksOf(store: RowStore, signal?: AbortSignal): AsyncGenerator<Values> {
-  for (let at = 0; at < store.rows; at += BLOCK) {
+/** What a part makes of all rows, block by block. */
+export async function* through(part: Part, kept: Kept, signal?: AbortSignal): AsyncGenerator<Values> {
+  const reads = part.reads.map((name) => [name, kept.get(name) as RowStore] as const);
+  const rows = reads[0]?.[1].rows ?? 0;
+  for (let at = 0; at < rows; at += BLOCK) {
     signal?.throwIfAborted();
-    const count = Math.min(BLOCK, store.rows - at);
-    yield new Map(
-      [...store.shapes].map(([name, shape]): [string, NdArray] => [
-        name,
-        { elem: 'float', dims: [count, ...shape], data: store.slice(name, at, count) },
-      ]),
+    const count = Math.min(BLOCK, rows - at);
+    yield part.run(
+      new Map(
+        reads.map(([name, { shape, slice }]): [string, NdArray] => [
+          name,
+          { elem: 'float', dims: [count, ...shape], data: slice(at, count) },
+        ]),
+      ),
     );
   }
 }
@@ -81,41 +96,33 @@ function shuffled(rows: number, seed: number, epoch: number): Int32Array {
   return order;
 }
 
-export interface StoredRows {
-  readonly store: RowStore;
-  readonly name: string;
-}
-
 /** @param reads in the order of the stage's inputs; @param target a value to imitate, or the labels of all rows */
 export function storedData(
-  reads: readonly StoredRows[],
-  target: StoredRows | Int32Array,
+  reads: readonly RowStore[],
+  target: RowStore | Int32Array,
   { batch, seed, rows }: { readonly batch: number; readonly seed: number; readonly rows: number },
 ): StageData {
-  const stores = [...reads.map(({ store }) => store), ...('store' in target ? [target.store] : [])];
+  const stores = 'rows' in target ? [...reads, target] : reads;
   return {
     stepsPerEpoch: Math.ceil(rows / batch),
     place: stores.some(({ place }) => place === 'disk') ? 'disk' : 'memory',
     async *batches(epoch, from) {
       const order = shuffled(rows, seed, epoch);
+      // The same memory for all batches: new pages cost as much as a layer's elementwise work.
+      const into = stores.map(({ shape }) => new Float32Array(batch * shape.reduce((a, b) => a * b, 1)));
       for (let at = from * batch; at < rows; at += batch) {
         const chosen = order.subarray(at, at + batch);
         yield {
           count: chosen.length,
-          rows: reads.map(({ store, name }) => store.gather(name, chosen)),
-          target: targetOf(target, chosen),
+          rows: reads.map(({ gather }, i) => gather(chosen, into[i])),
+          target:
+            'rows' in target
+              ? { elem: 'float', dims: [chosen.length, ...target.shape], data: target.gather(chosen, into.at(-1)) }
+              : { elem: 'int32', dims: [chosen.length], data: chosen.map((row) => target[row] as number) },
         };
       }
     },
   };
-}
-
-function targetOf(target: StoredRows | Int32Array, chosen: Int32Array): NdArray {
-  if (!('store' in target))
-    return { elem: 'int32', dims: [chosen.length], data: chosen.map((row) => target[row] as number) };
-  const { store, name } = target;
-  const shape = store.shapes.get(name) ?? [];
-  return { elem: 'float', dims: [chosen.length, ...shape], data: store.gather(name, chosen) };
 }
 
 /** @param student from the model's input to what the stage reads; @param teacher to what it imitates, null for labels */

@@ -96,10 +96,16 @@ function rangesOf({ dims, data }: NdArray): { min: Float64Array; range: Float64A
   const size = spatial.reduce((product, dim) => product * dim, 1);
   const min = new Float64Array(channels).fill(Number.POSITIVE_INFINITY);
   const max = new Float64Array(channels).fill(Number.NEGATIVE_INFINITY);
-  for (const [i, value] of (data as Float32Array).entries()) {
-    const c = Math.floor(i / size) % channels;
-    min[c] = Math.min(min[c] as number, value);
-    max[c] = Math.max(max[c] as number, value);
+  for (let at = 0; at < data.length; at += size) {
+    const c = (at / size) % channels;
+    let [low, high] = [min[c] as number, max[c] as number];
+    for (let i = at; i < at + size; i++) {
+      const value = data[i] as number;
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+    min[c] = low;
+    max[c] = high;
   }
   return { min, range: max.map((high, c) => high - (min[c] as number)) };
 }

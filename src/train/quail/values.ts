@@ -9,7 +9,7 @@ import type { Model } from '../../graph/ir.ts';
 import type { OnProgress } from '../../progress.ts';
 import { openPart, type Part, type PartOptions, type Values } from './parts.ts';
 import type { Budget, RowStore } from './row-store.ts';
-import { blocksOf, computedData, keepRows, type StageData, storedData, through } from './stage-data.ts';
+import { computedData, type Kept, keepRows, type StageData, storedData, through } from './stage-data.ts';
 import type { Stage } from './stages.ts';
 import type { Sample } from './student.ts';
 
@@ -47,18 +47,18 @@ export interface ValuesOptions extends PartOptions {
 /** Values that are carried into a stage; null where there was no room. */
 interface Chain {
   readonly at: number;
-  readonly store: RowStore | null;
+  readonly kept: Kept | null;
 }
 
 const SAMPLE_ROWS = 512;
 
 export function makeStageValues(options: ValuesOptions): StageValues {
   const { teacher, input, open, batch, seed, fixed, budget, signal, onProgress } = options;
-  let images: RowStore | null = null;
+  let images: Kept | null = null;
   let labels = new Int32Array(0);
   let total: number | null = null;
   let sampled: Values | null = null;
-  let chains: { student: Chain; teacher: Chain } = { student: { at: 0, store: null }, teacher: { at: 0, store: null } };
+  let chains: { student: Chain; teacher: Chain } = { student: { at: 0, kept: null }, teacher: { at: 0, kept: null } };
   let shuffled: TrainingData | null = null;
   const parts: Part[] = [];
 
@@ -85,7 +85,7 @@ export function makeStageValues(options: ValuesOptions): StageValues {
       };
       if (fixed) images = await keepRows(blocks(), data.rows, budget, () => {});
       labels = Int32Array.from(found);
-      chains = { student: { at: 0, store: images }, teacher: { at: 0, store: images } };
+      chains = { student: { at: 0, kept: images }, teacher: { at: 0, kept: images } };
       total = data.rows;
       return total;
     } finally {
@@ -93,43 +93,80 @@ export function makeStageValues(options: ValuesOptions): StageValues {
     }
   }
 
-  /** A few rows: evenly spread, or the first ones of a random order. */
-  async function someRows(): Promise<Values> {
-    const rows = await read();
-    if (images) {
-      const count = Math.min(rows, SAMPLE_ROWS);
-      const chosen = Int32Array.from({ length: count }, (_, i) => Math.floor((i * rows) / count));
-      return imagesOf(count, images.gather(input.name, chosen));
-    }
+  /** A few rows of kept values, evenly spread. */
+  const someRows = (kept: Kept): Values =>
+    new Map(
+      [...kept].map(([name, { rows, shape, gather }]): [string, NdArray] => {
+        const count = Math.min(rows, SAMPLE_ROWS);
+        const chosen = Int32Array.from({ length: count }, (_, i) => Math.floor((i * rows) / count));
+        return [name, { elem: 'float', dims: [count, ...shape], data: gather(chosen) }];
+      }),
+    );
+
+  /** A few images: evenly spread, or the first ones of a random order. */
+  async function someImages(): Promise<Values> {
+    await read();
+    if (images) return someRows(images);
     shuffled ??= await open(true);
     for await (const { count, x } of shuffled.epoch(0)) return imagesOf(count, x);
     return new Map();
   }
 
+  async function once(model: Model, from: readonly string[], to: string, values: Values): Promise<NdArray> {
+    const opened = await openPart(model, from, [to], options);
+    try {
+      return (await opened.run(values)).get(to) as NdArray;
+    } finally {
+      await opened.release();
+    }
+  }
+
+  /** What goes into a stage, and what it is to become, of all rows. */
+  async function bring(student: Network, index: number): Promise<{ own: Kept; wanted: RowStore } | null> {
+    await read();
+    chains.student = await advance(chains.student, student, index, false);
+    chains.teacher = await advance(chains.teacher, teacher, index + 1, true);
+    const own = chains.student.kept;
+    const wanted = chains.teacher.kept?.get((teacher.stages[index] as Stage).output);
+    return own && wanted ? { own, wanted } : null;
+  }
+
   const imagesOf = (count: number, x: Float32Array): Values =>
     new Map([[input.name, { elem: 'float', dims: [count, ...input.shape], data: x } satisfies NdArray]]);
 
-  /** Goes on to what is carried into a stage, one stage at a time. */
+  /** Closes what is kept in one place and not in the other. */
+  const drop = (old: Kept | null, still: Kept | null) => {
+    const left = new Set([...(images ?? new Map()).values(), ...(still ?? new Map()).values()]);
+    for (const store of old?.values() ?? []) if (!left.has(store)) store.close();
+  };
+
+  /** Goes on to what is carried into a stage, one stage at a time; values that go through stay where they are. */
   async function advance(chain: Chain, network: Network, to: number, targets: boolean): Promise<Chain> {
-    let { at, store } = chain;
-    while (store && at < to) {
+    let { at, kept } = chain;
+    const rows = await read();
+    while (kept && at < to) {
       const { carries, output, name } = network.stages[at] as Stage;
       const next = network.stages[at + 1]?.carries ?? [];
       const wanted = [...new Set(targets ? [...next, output] : next)];
-      const step = await openPart(network.model, carries, wanted, options);
-      const { rows } = store;
+      const old: Kept = kept;
+      const step = await openPart(
+        network.model,
+        carries,
+        wanted.filter((value) => !old.has(value)),
+        options,
+      );
       try {
         const task = `${targets ? 'teacher' : 'student'}: ${name}`;
         const tell = (done: number) => onProgress?.({ task, done, total: rows, unit: 'images' });
-        const kept = await keepRows(through(step, blocksOf(store, signal)), rows, budget, tell);
-        if (store !== images) store.close();
-        store = kept;
+        const made = await keepRows(through(step, old, signal), rows, budget, tell);
+        kept = made && new Map(wanted.map((value) => [value, (made.get(value) ?? old.get(value)) as RowStore]));
+        drop(old, kept);
       } finally {
         await step.release();
       }
       at++;
     }
-    return { at, store };
+    return { at, kept };
   }
 
   async function computed(
@@ -151,13 +188,12 @@ export function makeStageValues(options: ValuesOptions): StageValues {
       await releaseParts();
       const rows = await read();
       const { output } = teacher.stages[index] as Stage;
-      chains.student = await advance(chains.student, student, index, false);
-      chains.teacher = await advance(chains.teacher, teacher, index + 1, true);
-      const [own, wanted] = [chains.student.store, chains.teacher.store];
-      if (!own || !wanted) return computed(student, index, reads, output);
+      const kept = await bring(student, index);
+      if (!kept) return computed(student, index, reads, output);
+      const { own, wanted } = kept;
       return storedData(
-        reads.map((name) => ({ store: own, name })),
-        { store: wanted, name: output },
+        reads.map((name) => own.get(name) as RowStore),
+        wanted,
         { batch, seed, rows },
       );
     },
@@ -165,51 +201,53 @@ export function makeStageValues(options: ValuesOptions): StageValues {
       await releaseParts();
       const rows = await read();
       // Nobody needs these any more.
-      for (const { store } of [chains.student, chains.teacher]) if (store && store !== images) store.close();
-      chains = { student: { at: -1, store: null }, teacher: { at: -1, store: null } };
+      for (const { kept } of [chains.student, chains.teacher]) drop(kept, null);
+      chains = { student: { at: -1, kept: null }, teacher: { at: -1, kept: null } };
       const { carries, name } = student.stages[index] as Stage;
-      let store: RowStore | null = index === 0 ? images : null;
+      let kept: Kept | null = index === 0 ? images : null;
       if (images && index > 0 && epochs > 1) {
         const before = await openPart(student.model, [input.name], carries, options);
         try {
           const tell = (done: number) => onProgress?.({ task: `student: ${name}`, done, total: rows, unit: 'images' });
-          store = await keepRows(through(before, blocksOf(images, signal)), rows, budget, tell);
+          kept = await keepRows(through(before, images, signal), rows, budget, tell);
         } finally {
           await before.release();
         }
       }
-      if (!store) return computed(student, index, reads, null);
-      chains.student = { at: index, store };
-      const from = store;
+      if (!kept) return computed(student, index, reads, null);
+      chains.student = { at: index, kept };
+      const from = kept;
       return storedData(
-        reads.map((value) => ({ store: from, name: value })),
+        reads.map((value) => from.get(value) as RowStore),
         labels,
         { batch, seed, rows },
       );
     },
     async sample(student, index) {
-      sampled ??= await someRows();
       const [own, wanted] = [student.stages[index] as Stage, teacher.stages[index] as Stage];
-      const before = await openPart(student.model, [input.name], [own.input ?? own.output], options);
-      const after = await openPart(teacher.model, [input.name], [wanted.output], options);
-      try {
-        const [z] = (await before.run(sampled)).values();
-        const [t] = (await after.run(sampled)).values();
-        return { before: z as NdArray, after: t as NdArray };
-      } finally {
-        await before.release();
-        await after.release();
-      }
+      const before = own.input ?? own.output;
+      const kept = await bring(student, index);
+      if (kept)
+        return {
+          before: await once(student.model, own.carries, before, someRows(kept.own)),
+          after: someRows(new Map([[wanted.output, kept.wanted]])).get(wanted.output) as NdArray,
+        };
+      sampled ??= await someImages();
+      return {
+        before: await once(student.model, [input.name], before, sampled),
+        after: await once(teacher.model, [input.name], wanted.output, sampled),
+      };
     },
     async close() {
       await releaseParts();
       await shuffled?.close();
       shuffled = null;
-      for (const store of new Set([images, chains.student.store, chains.teacher.store])) store?.close();
+      for (const kept of [images, chains.student.kept, chains.teacher.kept])
+        for (const store of kept?.values() ?? []) store.close();
       images = null;
       total = null;
       sampled = null;
-      chains = { student: { at: 0, store: null }, teacher: { at: 0, store: null } };
+      chains = { student: { at: 0, kept: null }, teacher: { at: 0, kept: null } };
     },
   };
 }

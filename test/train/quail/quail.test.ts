@@ -69,7 +69,7 @@ describe('quail', () => {
     const { models } = await evaluate([output, report.stage1 ?? ''], { data: 'synthetic' });
     expect(models[0]?.top1).toBe(report.testAccuracy);
     expect(models[1]?.top1).toBeGreaterThan(0.9);
-    expect(inspect([output]).models[0]).toMatchObject({ sites: 0 });
+    expect(inspect([output]).models[0]).toMatchObject({ sites: [] });
     expect(readModel(output).graph.nodes.some(({ op }) => op === 'Relu')).toBe(false);
     expect(report.probe?.models).toHaveLength(2);
     expect((await probe([output], { data: 'synthetic', limit: 100 })).models[0]?.sites).toHaveLength(4);
