@@ -42,7 +42,7 @@ export function addRunOptions(command: Command): Command {
 const DATA_HELP = 'data set: cifar10:DIR, mnist:DIR, imagefolder:DIR, npz:FILE, synthetic, …';
 
 /** How a model is run and what it is fed. */
-function addModelRunOptions(command: Command): Command {
+export function addModelRunOptions(command: Command): Command {
   return command
     .option('--batch <n>', 'inputs that run at once (default: 100)', wholeNumber('--batch', 1, 1e6))
     .option(

@@ -15,6 +15,7 @@ import { presetsCommand } from './presets.ts';
 import { probeCommand } from './probe.ts';
 import { quailCommand } from './quail.ts';
 import { rewriteCommand } from './rewrite.ts';
+import { searchCommand } from './search.ts';
 import { trainCommand } from './train.ts';
 
 const EXIT: Partial<Record<ErrorCode, number>> = { usage: 2, spec: 2, gate: 3, aborted: 130 };
@@ -31,6 +32,7 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   probeCommand(program, streams, signal);
   trainCommand(program, streams, signal);
   quailCommand(program, streams, signal);
+  searchCommand(program, streams, signal);
   planCommand(program, streams, signal);
   compareCommand(program, streams, signal);
   dataCommand(program, streams, signal);

@@ -194,6 +194,15 @@ export function makeInitializer(value: Value, tensor: Tensor): void {
   mutable(graph).initializers.push({ value, tensor });
 }
 
+/** Turns an initializer of the main graph into an input, which has to be fed from now on. */
+export function makeInput(model: Model, value: Value): void {
+  const { graph } = model;
+  mutable(graph).initializers = graph.initializers.filter((entry) => entry.value !== value);
+  const type = value.declared ?? { elem: null, shape: null };
+  if (!value.isInput) mutable(graph).inputs.push({ value, info: typeMessage(value.name, type) });
+  Object.assign(mutable(value), { initializer: null, isInput: true });
+}
+
 /** States another type for a value wherever the file states one; `shape` may hold names. */
 export function setType(value: Value, type: TensorType): void {
   mutable(value).declared = type;

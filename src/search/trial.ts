@@ -24,6 +24,7 @@ import { opsetOf } from '../graph/walk.ts';
 import { type ActivationSite, findActivations } from '../passes/activation-sites.ts';
 import { setOpsetPass } from '../passes/set-opset.ts';
 import type { Coefficients } from '../poly/polynomial.ts';
+import { head } from './evaluator.ts';
 
 /** A site that can be switched. */
 export interface TrialSite {
@@ -229,16 +230,6 @@ function firstRows({ fixed }: Feed, batches: readonly FeedBatch[], images: numbe
     left -= batch.count;
   }
   return part;
-}
-
-function head({ feeds, rows, labels }: FeedBatch, count: number): FeedBatch {
-  const cut = (array: NdArray): NdArray => ({
-    ...array,
-    dims: [count, ...array.dims.slice(1)],
-    data: array.data.slice(0, (array.data.length / rows) * count),
-  });
-  const own = [...feeds].map(([name, array]) => [name, cut(array)] as const);
-  return { feeds: new Map(own), rows: count, count, labels: labels === null ? null : labels.slice(0, count) };
 }
 
 /** The inputs that make the network what was chosen. Numbers where a site is uniform: they cost less to broadcast. */

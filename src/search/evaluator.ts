@@ -1,0 +1,140 @@
+/** How good a network is with some polynomials in place of its activations: a pass over images that stay in memory. */
+import { SisyphusError } from '../errors.ts';
+import { type Accuracy, accuracy } from '../eval/accuracy.ts';
+import type { Device } from '../eval/device.ts';
+import type { Feed, FeedBatch } from '../eval/feed.ts';
+import { openModel, type RunOptions } from '../eval/run.ts';
+import type { NdArray, Session } from '../eval/session.ts';
+import { cloneModel } from '../graph/edit.ts';
+import type { Model } from '../graph/ir.ts';
+import { runReplaceActivation } from '../passes/replace-activation.ts';
+import type { SiteSelection } from '../passes/select-sites.ts';
+import type { ActivationStatistics } from '../passes/statistics.ts';
+import { parseSiteSpec } from '../poly/spec.ts';
+import { coefficientsAsInputs } from './coefficient-inputs.ts';
+
+export interface Evaluator {
+  /** Of the network as it is, on the first images. */
+  original(images: number): Promise<Accuracy>;
+  /**
+   * @param specs `SPEC` and `GLOB=SPEC`, the last that matches a site is used there
+   * @throws SisyphusError where a spec is none or replaces nothing
+   */
+  prepare(specs: readonly string[]): Prepared;
+  release(): Promise<void>;
+}
+
+export interface Prepared {
+  /** Equal for networks that compute the same. */
+  readonly identity: string;
+  /** The activations that are replaced. */
+  readonly sites: readonly string[];
+  /** Those that this polynomial can't replace, and why. */
+  readonly refused: readonly { readonly site: string; readonly reason: string }[];
+  /** On so many of the first images. */
+  evaluate(images: number): Promise<Accuracy>;
+}
+
+export interface EvaluatorOptions extends SiteSelection {
+  readonly device: Device;
+  readonly run: RunOptions;
+  readonly logits?: string | undefined;
+  /** Of the inputs of activations, for specs that ask for it (`a=data`). */
+  readonly statistics: ActivationStatistics | undefined;
+}
+
+/** Sessions that are kept; each holds the weights. */
+const SESSIONS = 8;
+/** Images are kept up to so many bytes, else read again for each candidate. */
+const MOST_KEPT = 2 ** 30;
+
+export async function openEvaluator(feed: Feed, options: EvaluatorOptions): Promise<Evaluator> {
+  const { device, run, logits, statistics, ...selection } = options;
+  const kept = await keep(feed);
+  const sessions = new Map<string, Session>();
+  const open = async (structure: string, model: Model): Promise<Session> => {
+    const session = sessions.get(structure) ?? (await openModel(model, feed.where, device, run));
+    sessions.delete(structure);
+    sessions.set(structure, session);
+    const [oldest] = sessions.keys();
+    if (sessions.size > SESSIONS && oldest !== undefined) {
+      await sessions.get(oldest)?.release();
+      sessions.delete(oldest);
+    }
+    return session;
+  };
+  const measure = (session: Session, inputs: ReadonlyMap<string, NdArray>, images: number): Promise<Accuracy> => {
+    const fed: Session = {
+      ...session,
+      run: (feeds, ...rest) => session.run(new Map([...feeds, ...inputs]), ...rest),
+    };
+    return accuracy(
+      fed,
+      { ...feed, batches: () => first(kept ?? feed.batches(), feed, images) },
+      { ...(logits !== undefined && { logits }) },
+    );
+  };
+  return {
+    original: async (images) => measure(await open('', feed.model), new Map(), images),
+    prepare(specs) {
+      const model = cloneModel(feed.model);
+      const { applied, skipped } = runReplaceActivation(model, {
+        ...selection,
+        poly: specs.map(parseSiteSpec),
+        statistics: () => statistics,
+      });
+      const sites = applied.map(({ site }) => site);
+      const { structure, identity, inputs } = coefficientsAsInputs(model, feed.model);
+      return {
+        identity,
+        sites,
+        refused: skipped,
+        async evaluate(images) {
+          if (run.signal?.aborted) throw new SisyphusError('aborted', 'interrupted');
+          return measure(await open(structure, model), inputs, images);
+        },
+      };
+    },
+    async release() {
+      for (const session of sessions.values()) await session.release();
+    },
+  };
+}
+
+/** @returns null where they are too many */
+async function keep(feed: Feed): Promise<FeedBatch[] | null> {
+  const batches: FeedBatch[] = [];
+  let bytes = 0;
+  for await (const batch of feed.batches()) {
+    for (const { data } of batch.feeds.values()) bytes += 'byteLength' in data ? data.byteLength : 0;
+    if (bytes > MOST_KEPT) return null;
+    batches.push(batch);
+  }
+  return batches;
+}
+
+/** The first images. A model that insists on its batch gets whole batches, of which the first images count. */
+async function* first(
+  batches: AsyncIterable<FeedBatch> | readonly FeedBatch[],
+  { fixed }: Feed,
+  images: number,
+): AsyncGenerator<FeedBatch> {
+  let left = images;
+  for await (const batch of batches) {
+    if (batch.count <= left) yield batch;
+    else yield fixed === null ? head(batch, left) : { ...batch, count: left };
+    left -= batch.count;
+    if (left <= 0) return;
+  }
+}
+
+/** The first rows of a batch. */
+export function head({ feeds, rows, labels }: FeedBatch, count: number): FeedBatch {
+  const cut = (array: NdArray): NdArray => ({
+    ...array,
+    dims: [count, ...array.dims.slice(1)],
+    data: array.data.slice(0, (array.data.length / rows) * count),
+  });
+  const own = [...feeds].map(([name, array]) => [name, cut(array)] as const);
+  return { feeds: new Map(own), rows: count, count, labels: labels === null ? null : labels.slice(0, count) };
+}
