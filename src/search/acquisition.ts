@@ -43,6 +43,8 @@ export interface Space {
   readonly free: number;
   /** Where free coordinates begin and end in the units that a process is to see them in; default 0 and 1. */
   readonly units?: readonly (readonly [low: number, high: number])[];
+  /** Points that are nearer to each other along every free coordinate are not worth two evaluations. Default 1e-4. */
+  readonly close?: number;
 }
 
 export interface Point {
@@ -97,7 +99,8 @@ export function maximize(
   const isKnown = (point: Point) =>
     tried.some(
       ({ choice, at }) =>
-        choice === point.choice && at.every((value, i) => Math.abs(value - (point.at[i] as number)) < CLOSE),
+        choice === point.choice &&
+        at.every((value, i) => Math.abs(value - (point.at[i] as number)) < (space.close ?? 1e-4)),
     );
   const worth = (point: Point): number => {
     if (isKnown(point)) return Number.NEGATIVE_INFINITY;
@@ -126,7 +129,6 @@ export function maximize(
   return best.point;
 }
 
-const CLOSE = 1e-4;
 const clamp = (value: number): number => Math.min(1, Math.max(0, value));
 
 /** Pattern search: along each coordinate, by smaller and smaller steps. */

@@ -25,7 +25,10 @@ export interface SpecSpace {
   readonly hasRange: boolean;
 }
 
-const STAR = /(?<=^|,)([a-z]+)=\*/g;
+/** Of the logarithmic scale: ranges of 0.5 to 50 that differ by less than 2 % are alike. */
+const CLOSE = 0.004;
+
+const STAR = /(?<=^|,)([a-z]+)=\*(?=,|$)/g;
 
 /** What the stars of a family are. @throws SisyphusError `usage` */
 function starsOf(family: string): { degree: boolean; range: boolean } {
@@ -76,7 +79,7 @@ export function specSpace(
     degree === null || most === least ? 0.5 : (degree - least) / (most - least),
   ]);
   return {
-    space: { choices: coordinates, free: hasRange ? 1 : 0 },
+    space: { choices: coordinates, free: hasRange ? 1 : 0, close: CLOSE },
     spec({ choice, at: [u = 0.5] }) {
       const { family, degree } = choices[choice] as (typeof choices)[number];
       return fill(family, degree, at(u));

@@ -60,7 +60,7 @@ export function fitGaussianProcess(
   let best: { theta: number[]; objective: number } | null = null;
   for (const length of STARTS) {
     const start = [...new Array<number>(d).fill(Math.log(length)), Math.log(spread), Math.log(1e-3 * spread)];
-    const end = ascend((theta) => posterior(points, values, theta, priors), start);
+    const end = ascend((theta) => logPosterior(points, values, theta, priors), start);
     if (end && (best === null || end.objective > best.objective)) best = end;
   }
   const theta = best?.theta ?? [...new Array<number>(d).fill(0), Math.log(spread), Math.log(0.1 * spread)];
@@ -127,8 +127,12 @@ function solve(
   };
 }
 
-/** Log marginal likelihood plus log priors, and its gradient by the logarithms of the hyperparameters. */
-function posterior(
+/**
+ * Log marginal likelihood plus log priors (without their constants), and the gradient.
+ * @param theta logarithms of the length-scales, of the variance and of the noise above its least
+ * @returns null where the covariance is singular to rounding
+ */
+export function logPosterior(
   points: readonly (readonly number[])[],
   values: readonly number[],
   theta: readonly number[],
