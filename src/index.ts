@@ -39,6 +39,7 @@ export { type InspectedModel, inspect, type ModelSummary, summarize } from './in
 export { makeNetwork, type NewOptions, type NewReport, newNetwork } from './new.ts';
 export { listPasses } from './passes/index.ts';
 export type { Pass, PassReport } from './passes/pass.ts';
+export { type PlanOptions, type PlanReport, planReplacement } from './planner/plan.ts';
 export { type Activation, namedActivation } from './poly/activations.ts';
 export { leastSquares } from './poly/fit.ts';
 export { evaluatePlan, type Form, type Plan, plan } from './poly/plan.ts';
@@ -57,7 +58,7 @@ export { listPresets, type PresetSummary } from './poly/presets.ts';
 export { formatSpec, type PolySpec, parseSpec } from './poly/spec.ts';
 export type { OnProgress, ProgressEvent } from './progress.ts';
 export { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from './rewrite.ts';
-export { type PlanOptions, type PlanReport, planReplacement } from './search/plan.ts';
+export { type SearchCandidate, type SearchOptions, type SearchReport, search } from './search/search.ts';
 export type {
   PlannedStage,
   QuailEpoch,

@@ -31,7 +31,7 @@ export async function chooseSites(
       'usage',
       `--poly ${text}: which activations it replaces is chosen on data: give --data NAME:PATH${preset?.name === 'delphi' ? ', or k=all to replace every one' : ''}`,
     );
-  const { planModel } = await import('./search/plan.ts');
+  const { planModel } = await import('./planner/plan.ts');
   const report = await planModel(model, where, {
     ...options.calibration,
     ...(options.activations && { activations: options.activations }),

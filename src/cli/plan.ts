@@ -2,10 +2,10 @@ import type { Command } from 'commander';
 import { SisyphusError } from '../errors.ts';
 import { refuseTarget } from '../files.ts';
 import { parseActivations } from '../passes/select-sites.ts';
+import type { Method } from '../planner/methods.ts';
+import type { PlannedSite, PlanOptions, PlanReport } from '../planner/plan.ts';
+import type { Quality } from '../planner/trial.ts';
 import { parseSpec } from '../poly/spec.ts';
-import type { Method } from '../search/methods.ts';
-import type { PlannedSite, PlanOptions, PlanReport } from '../search/plan.ts';
-import type { Quality } from '../search/trial.ts';
 import { VERSION } from '../version.ts';
 import { collect, wholeNumber } from './options.ts';
 import {
@@ -72,7 +72,7 @@ export function planCommand(program: Command, streams: Streams, signal: AbortSig
     output.say(dim(`sisyphus ${VERSION} plan ${file} · ${flags.data} ${flags.split ?? ''}`.trimEnd()));
     // Loaded only now: other commands start faster without.
     const [{ planReplacement }, { showProgress }] = await Promise.all([
-      import('../search/plan.ts'),
+      import('../planner/plan.ts'),
       import('./progress.ts'),
     ]);
     const progress = showProgress(streams, flags);

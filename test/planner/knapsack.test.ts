@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { cheapestWithin, type Option } from '../../src/search/knapsack.ts';
+import { cheapestWithin, type Option } from '../../src/planner/knapsack.ts';
 
 type Items = readonly (readonly Option[])[];
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseBudget } from '../../src/search/budget.ts';
+import { parseBudget } from '../../src/planner/budget.ts';
 
 describe('parseBudget', () => {
   it('reads what the help shows', () => {

@@ -24,7 +24,7 @@ import { opsetOf } from '../graph/walk.ts';
 import { type ActivationSite, findActivations } from '../passes/activation-sites.ts';
 import { setOpsetPass } from '../passes/set-opset.ts';
 import type { Coefficients } from '../poly/polynomial.ts';
-import { head } from './evaluator.ts';
+import { head } from '../search/evaluator.ts';
 
 /** A site that can be switched. */
 export interface TrialSite {
