@@ -127,7 +127,7 @@ export async function search(file: string, options: SearchOptions): Promise<Sear
   const model = readModel(file);
   assertValid(model, file);
   const rows = await calibrationRows({
-    ...withoutLimit(options),
+    ...runOf(options),
     seed: settings.seed,
     limit: settings.subset ?? Number.MAX_SAFE_INTEGER,
   });
@@ -135,7 +135,7 @@ export async function search(file: string, options: SearchOptions): Promise<Sear
   refuseUnknownOutput(feed, options.logits);
   const { device } = await chooseDevice(parseDevice(options.device ?? 'cpu'));
   const statistics = settings.poly.some(asksForData)
-    ? statisticsOf(await calibrate(model, file, { ...withoutLimit(options), seed: settings.seed }))
+    ? statisticsOf(await calibrate(model, file, { ...runOf(options), seed: settings.seed }))
     : undefined;
   const evaluator = await openEvaluator(feed, {
     ...pick(options),
@@ -164,7 +164,7 @@ export async function search(file: string, options: SearchOptions): Promise<Sear
       poly: found.specs,
       output,
       force: options.force || options.resume || false,
-      ...(statistics && { calibration: { ...withoutLimit(options), seed: settings.seed } }),
+      ...(statistics && { calibration: { ...runOf(options), seed: settings.seed } }),
     });
     return {
       model: file,
@@ -239,30 +239,24 @@ function settle(options: SearchOptions) {
 
 const asksForData = (family: string): boolean => /(^|,)a=data(,|$)/.test(family);
 
-const withoutLimit = ({
-  data,
-  split,
-  batch,
-  normalize,
-  resize,
-  layout,
-  device,
-  threads,
-  logLevel,
-  signal,
-  onProgress,
-}: SearchOptions) => ({
-  data,
-  ...(split && { split }),
-  ...(batch !== undefined && { batch }),
-  ...(normalize !== undefined && { normalize }),
-  ...(resize !== undefined && { resize }),
-  ...(layout !== undefined && { layout }),
-  ...(device !== undefined && { device }),
-  ...(threads !== undefined && { threads }),
-  ...(logLevel && { logLevel }),
-  ...(signal && { signal }),
-  ...(onProgress && { onProgress }),
+const RUN = [
+  'data',
+  'split',
+  'batch',
+  'normalize',
+  'resize',
+  'layout',
+  'device',
+  'threads',
+  'logLevel',
+  'signal',
+  'onProgress',
+] as const;
+
+/** What says how the model is run, and on what. */
+const runOf = (options: SearchOptions): RunOptions => ({
+  data: options.data,
+  ...Object.fromEntries(RUN.flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]]))),
 });
 
 const pick = ({ activations, only, skip }: SearchOptions): SiteSelection => ({
@@ -483,7 +477,7 @@ function neighbours({ choice, at }: Point, step: number, choices: number, free: 
 const globOf = (name: string): string => name.replaceAll('*', '?');
 
 async function test(before: string, after: string, options: SearchOptions): Promise<SearchReport['test']> {
-  const run = { ...withoutLimit(options), split: 'test' as const };
+  const run = { ...runOf(options), split: 'test' as const };
   const { models } = await evaluate([before, after], run);
   const [original, result] = models;
   if (!original || !result) throw new SisyphusError('internal', 'both models are evaluated');
