@@ -1,6 +1,6 @@
 /** How good a network is with some polynomials in place of its activations: a pass over images that stay in memory. */
 import { SisyphusError } from '../errors.ts';
-import { type Accuracy, accuracy } from '../eval/accuracy.ts';
+import { type Accuracy, accuracy, findLogits, rowsOf } from '../eval/accuracy.ts';
 import type { Device } from '../eval/device.ts';
 import type { Feed, FeedBatch } from '../eval/feed.ts';
 import { openModel, type RunOptions } from '../eval/run.ts';
@@ -14,8 +14,8 @@ import { parseSiteSpec } from '../poly/spec.ts';
 import { coefficientsAsInputs } from './coefficient-inputs.ts';
 
 export interface Evaluator {
-  /** Of the network as it is, on the first images. */
-  original(images: number): Promise<Accuracy>;
+  /** Of the network as it is, on all images. */
+  readonly original: Accuracy;
   /**
    * @param specs `SPEC` and `GLOB=SPEC`, the last that matches a site is used there
    * @throws SisyphusError where a spec is none or replaces nothing
@@ -32,7 +32,12 @@ export interface Prepared {
   /** Those that this polynomial can't replace, and why. */
   readonly refused: readonly { readonly site: string; readonly reason: string }[];
   /** On so many of the first images. */
-  evaluate(images: number): Promise<Accuracy>;
+  evaluate(images: number): Promise<Measured>;
+}
+
+export interface Measured extends Accuracy {
+  /** How much the logits depend on the image as those of the network as it is do, see `likeness`. */
+  readonly likeness: number;
 }
 
 export interface EvaluatorOptions extends SiteSelection {
@@ -63,19 +68,41 @@ export async function openEvaluator(feed: Feed, options: EvaluatorOptions): Prom
     }
     return session;
   };
-  const measure = (session: Session, inputs: ReadonlyMap<string, NdArray>, images: number): Promise<Accuracy> => {
+  const measure = async (
+    session: Session,
+    inputs: ReadonlyMap<string, NdArray>,
+    images: number,
+  ): Promise<{ counted: Accuracy; rows: number[][] }> => {
+    const rows: number[][] = [];
+    let output = logits;
     const fed: Session = {
       ...session,
-      run: (feeds, ...rest) => session.run(new Map([...feeds, ...inputs]), ...rest),
+      async run(feeds, ...rest) {
+        const results = await session.run(new Map([...feeds, ...inputs]), ...rest);
+        const batch = feedOf.get(feeds);
+        if (batch) {
+          output ??= findLogits(feed, batch, results);
+          const numbers = rowsOf(feed, batch, output, results.get(output));
+          const classes = numbers.length / batch.rows;
+          for (let row = 0; row < batch.count; row++)
+            rows.push(Array.from({ length: classes }, (_, c) => numbers[row * classes + c] as number));
+        }
+        return results;
+      },
     };
-    return accuracy(
-      fed,
-      { ...feed, batches: () => first(kept ?? feed.batches(), feed, images) },
-      { ...(logits !== undefined && { logits }) },
-    );
+    const feedOf = new Map<FeedBatch['feeds'], FeedBatch>();
+    const batches = async function* () {
+      for await (const batch of first(kept ?? feed.batches(), feed, images)) {
+        feedOf.set(batch.feeds, batch);
+        yield batch;
+      }
+    };
+    const counted = await accuracy(fed, { ...feed, batches }, { ...(logits !== undefined && { logits }) });
+    return { counted, rows };
   };
+  const teacher = await measure(await open('', feed.model), new Map(), feed.count);
   return {
-    original: async (images) => measure(await open('', feed.model), new Map(), images),
+    original: teacher.counted,
     prepare(specs) {
       const model = cloneModel(feed.model);
       const { applied, skipped } = runReplaceActivation(model, {
@@ -91,7 +118,8 @@ export async function openEvaluator(feed: Feed, options: EvaluatorOptions): Prom
         refused: skipped,
         async evaluate(images) {
           if (run.signal?.aborted) throw new SisyphusError('aborted', 'interrupted');
-          return measure(await open(structure, model), inputs, images);
+          const { counted, rows } = await measure(await open(structure, model), inputs, images);
+          return { ...counted, likeness: likeness(rows, teacher.rows) };
         },
       };
     },
@@ -99,6 +127,38 @@ export async function openEvaluator(feed: Feed, options: EvaluatorOptions): Prom
       for (const session of sessions.values()) await session.release();
     },
   };
+}
+
+/**
+ * Whether logits say of the images what others say, whatever their scale and offset: the mean cosine between both rows of an
+ * image, the median over the images taken away; 0 for rows that are not finite. It tells networks apart that all decide for the
+ * same class always, whose accuracy is the same.
+ * @param rows of the first images; @param wanted of at least as many
+ * @returns in -1..1
+ */
+export function likeness(rows: readonly (readonly number[])[], wanted: readonly (readonly number[])[]): number {
+  const [own, other] = [centred(rows), centred(wanted.slice(0, rows.length))];
+  let sum = 0;
+  for (const [i, a] of own.entries()) {
+    const b = other[i] as readonly number[];
+    const [aa, ab, bb] = [dot(a, a), dot(a, b), dot(b, b)];
+    const cosine = ab / Math.sqrt(aa) / Math.sqrt(bb);
+    if (Number.isFinite(cosine)) sum += cosine;
+  }
+  return own.length === 0 ? 0 : sum / own.length;
+}
+
+const dot = (a: readonly number[], b: readonly number[]): number =>
+  a.reduce((sum, x, i) => sum + x * (b[i] as number), 0);
+
+/** Minus the median of each column, of the rows that are finite. */
+function centred(rows: readonly (readonly number[])[]): number[][] {
+  const finite = rows.filter((row) => row.every(Number.isFinite));
+  const medians = (rows[0] ?? []).map((_, c) => {
+    const column = finite.map((row) => row[c] as number).sort((a, b) => a - b);
+    return column[column.length >> 1] ?? 0;
+  });
+  return rows.map((row) => row.map((value, c) => value - (medians[c] as number)));
 }
 
 /** @returns null where they are too many */

@@ -4,16 +4,16 @@
  */
 import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { SisyphusError } from '../errors.ts';
-import type { Accuracy } from '../eval/accuracy.ts';
 import { refuseTarget, writeFileSafely } from '../files.ts';
 import { fileError } from '../graph/read.ts';
+import type { Measured } from './evaluator.ts';
 
 export interface Evaluation {
   /** Of the polynomials, whatever specs they were written as. */
   readonly identity: string;
   readonly specs: readonly string[];
   readonly images: number;
-  readonly accuracy: Pick<Accuracy, 'top1' | 'top1Finite' | 'nonFinite' | 'nan'>;
+  readonly accuracy: Pick<Measured, 'top1' | 'top1Finite' | 'nonFinite' | 'nan' | 'likeness'>;
   readonly seconds: number;
 }
 

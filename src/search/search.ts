@@ -23,7 +23,7 @@ import { parseSiteSpec } from '../poly/spec.ts';
 import { outputName, type RewriteReport, rewrite } from '../rewrite.ts';
 import { VERSION } from '../version.ts';
 import type { Point } from './acquisition.ts';
-import { type Evaluator, openEvaluator, type Prepared } from './evaluator.ts';
+import { type Evaluator, type Measured, openEvaluator, type Prepared } from './evaluator.ts';
 import { authorsSpace, PAPER_FAMILY, type SpecSpace, specSpace } from './families.ts';
 import { type History, openHistory } from './history.ts';
 import {
@@ -83,6 +83,8 @@ export interface SearchCandidate {
   readonly accuracy: number;
   readonly finiteAccuracy: number | null;
   readonly nonFinite: number;
+  /** How much its logits depend on the images as the network's own do, in -1..1. */
+  readonly likeness: number;
   /** The candidate that it is equal to, where it needed no evaluation. */
   readonly same: number | null;
   readonly point: Point;
@@ -154,7 +156,7 @@ export async function search(file: string, options: SearchOptions): Promise<Sear
     );
     const tools: Tools = { evaluator, history, settings, options, images: feed.count, spaces, file };
     const start = performance.now();
-    const original = scoreOf(settings.objective, await evaluator.original(feed.count));
+    const original = scoreOf(settings.objective, evaluator.original);
     const candidates = await explore(tools);
     const best = await decide(tools, candidates);
     const found = settings.perLayer > 0 ? await descend(tools, best) : { specs: [best.spec], value: best.value };
@@ -296,8 +298,8 @@ async function look({ history }: Tools, specs: readonly string[], prepared: Prep
   const known = history.find(prepared.identity, images);
   if (known) return known.accuracy;
   const start = performance.now();
-  const { top1, top1Finite, nonFinite, nan } = await prepared.evaluate(images);
-  const accuracy = { top1, top1Finite, nonFinite, nan };
+  const { top1, top1Finite, nonFinite, nan, likeness } = await prepared.evaluate(images);
+  const accuracy = { top1, top1Finite, nonFinite, nan, likeness };
   const seconds = (performance.now() - start) / 1000;
   await history.add({ identity: prepared.identity, specs, images, accuracy, seconds });
   return accuracy;
@@ -325,7 +327,7 @@ async function explore(tools: Tools): Promise<SearchCandidate[]> {
   // The authors' search does not know what it has seen before.
   const spent = () => (settings.strategy === 'sisyphus' ? candidates.length : first.size);
   while (spent() < settings.budget && candidates.length < MOST_SUGGESTIONS * settings.budget) {
-    const point = suggest(candidates.map(({ point, value }): Found => ({ point, value })));
+    const point = suggest(candidates.map((each): Found => ({ point: each.point, value: guideOf(settings, each) })));
     if (!point) break;
     const spec = spaces.spec(point);
     const prepared = evaluator.prepare([spec]);
@@ -353,19 +355,28 @@ async function explore(tools: Tools): Promise<SearchCandidate[]> {
 /** Suggestions of what was tried before cost nothing, but there may be nothing else. */
 const MOST_SUGGESTIONS = 4;
 
-type Measured = Pick<SearchCandidate, 'value' | 'images' | 'accuracy' | 'finiteAccuracy' | 'nonFinite'>;
+type Result = Pick<SearchCandidate, 'value' | 'images' | 'accuracy' | 'finiteAccuracy' | 'nonFinite' | 'likeness'>;
 
 const measured = (
   objective: SearchObjective,
   images: number,
-  accuracy: Pick<Accuracy, 'top1' | 'top1Finite' | 'nonFinite'>,
-): Measured => ({
+  accuracy: Pick<Measured, 'top1' | 'top1Finite' | 'nonFinite' | 'likeness'>,
+): Result => ({
   value: scoreOf(objective, accuracy),
   images,
   accuracy: accuracy.top1,
   finiteAccuracy: accuracy.top1Finite,
   nonFinite: accuracy.nonFinite,
+  likeness: accuracy.likeness,
 });
+
+/**
+ * What a search goes by. Where activations escape or fade, most networks decide for one class always, and their accuracy says
+ * nothing about where to go: the likeness of the logits does. What is best is a matter of the objective alone.
+ */
+const guideOf = ({ strategy }: Settings, { value, likeness }: Pick<Result, 'value' | 'likeness'>): number =>
+  strategy === 'sisyphus' ? value : value + LIKENESS * likeness;
+const LIKENESS = 0.5;
 
 /** From few images to more, as long as it is among the best that were shown as many. */
 async function climb(
@@ -374,14 +385,15 @@ async function climb(
   prepared: Prepared,
   rungs: readonly number[],
   seen: readonly number[][],
-): Promise<Measured> {
+): Promise<Result> {
   const { objective, halving } = tools.settings;
   for (const [rung, images] of rungs.entries()) {
     const result = measured(objective, images, await look(tools, [spec], prepared, images));
     const others = seen[rung] as number[];
-    others.push(result.value);
+    const guide = guideOf(tools.settings, result);
+    others.push(guide);
     const places = Math.max(1, Math.floor(others.length / halving));
-    const isGood = others.filter((value) => value > result.value).length < places;
+    const isGood = others.filter((value) => value > guide).length < places;
     if (rung === rungs.length - 1 || !isGood) return result;
   }
   throw new SisyphusError('internal', 'there is a rung');
