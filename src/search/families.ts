@@ -25,8 +25,8 @@ export interface SpecSpace {
   readonly hasRange: boolean;
 }
 
-/** Of the logarithmic scale: ranges of 0.5 to 50 that differ by less than 2 % are alike. */
-const CLOSE = 0.004;
+/** Of the logarithmic scale: ranges of 0.5 to 50 that differ by less than 5 % are alike. */
+const CLOSE = 0.01;
 
 const STAR = /(?<=^|,)([a-z]+)=\*(?=,|$)/g;
 
