@@ -47,7 +47,10 @@ const OPERATORS = { mul: 'Mul', add: 'Add', sub: 'Sub' } as const;
 export function emitPolynomial(
   model: Model,
   { body, before, name, elem }: PolynomialPlace,
-  { shape, plan }: { readonly shape: readonly number[]; readonly plan: Plan },
+  {
+    shape,
+    plan,
+  }: { readonly shape: readonly number[]; readonly plan: Pick<Plan, 'steps' | 'result' | 'constants' | 'names'> },
   x: Value,
   output: Value | null,
 ): Value {
@@ -80,7 +83,9 @@ export function emitPolynomial(
 }
 
 /** The identity and constants have no steps, but the output needs a producer, and a constant the shape of x: c0 + c1 x. */
-function withProducer(plan: Plan): Pick<Plan, 'steps' | 'constants' | 'names'> {
+function withProducer(
+  plan: Pick<Plan, 'steps' | 'result' | 'constants' | 'names'>,
+): Pick<Plan, 'steps' | 'constants' | 'names'> {
   if (plan.steps.length > 0) return plan;
   const times: Step = { op: 'mul', a: 'x', b: { constant: 0 } };
   if (plan.result === 'x') return { steps: [times], constants: [[1]], names: ['c1'] };

@@ -4,6 +4,7 @@ import { dropIdentity } from './drop-identity.ts';
 import { dropSoftmax } from './drop-softmax.ts';
 import { foldBatchnorm } from './fold-batchnorm.ts';
 import { foldConstants } from './fold-constants.ts';
+import { foldPolynomial } from './fold-polynomial.ts';
 import { insertAmm } from './insert-amm.ts';
 import type { Pass } from './pass.ts';
 import { replaceActivation } from './replace-activation.ts';
@@ -17,6 +18,7 @@ export const SIMPLE_PASSES = [
   dropIdentity,
   foldConstants,
   foldBatchnorm,
+  foldPolynomial,
   setBatch,
   replaceMaxpool,
   replaceMaxpoolSum,
