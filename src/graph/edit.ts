@@ -339,3 +339,31 @@ function into<K, V>(map: Map<K, Set<V>>, key: K): Set<V> {
 export function removeFunctions(model: Model, gone: ReadonlySet<LocalFunction>): void {
   mutable(model).functions = model.functions.filter((fn) => !gone.has(fn));
 }
+
+/** States the types of intermediate values of a body, in place of all that it states so far. */
+export function stateTypes(body: Body, types: ReadonlyMap<Value, TensorType>): void {
+  mutable(body).valueInfo = [...types].map(([value, type]) => {
+    mutable(value).declared = type;
+    return { value, info: typeMessage(value.name, type) };
+  });
+}
+
+/** Puts the nodes of a body in another order, which has all of them. */
+export function orderNodes(body: Body, order: readonly Node[]): void {
+  mutable(body).nodes = [...order];
+}
+
+/** Gives a node or a value another name: `base`, or one made of it that is free. Readers follow. */
+export function rename(model: Model, renamed: Node | Value, base: string): void {
+  mutable(renamed).name = freshName(model, base);
+}
+
+/** Takes an initializer off the list of inputs, so that no caller can give it another value. */
+export function hideInitializer(model: Model, value: Value): void {
+  mutable(value).isInput = false;
+  mutable(model.graph).inputs = model.graph.inputs.filter((port) => port.value !== value);
+}
+
+export function setIrVersion(model: Model, version: number): void {
+  mutable(model).irVersion = version;
+}

@@ -41,12 +41,10 @@ export const foldBatchnorm: Pass = {
 };
 
 function planFold(model: Model, bn: Node, types: () => Types): AffinePlan | string {
-  const bad = ownReason(model, bn);
-  if (bad) return bad;
-  const before = producerOf(bn, bn.inputs[0]);
-  if (typeof before === 'string') return before;
   const affine = readAffine(model, bn);
   if (typeof affine === 'string') return affine;
+  const before = producerOf(bn, bn.inputs[0]);
+  if (typeof before === 'string') return before;
   return planAffine(model, before, affine, types);
 }
 
@@ -66,7 +64,10 @@ function ownReason(model: Model, bn: Node): string | null {
   return elsewhere ? `a nested graph returns its output '${output.name}'` : null;
 }
 
-function readAffine(model: Model, bn: Node): Affine | string {
+/** What a normalisation does at inference, by channel; or why that is not known before it runs. */
+export function readAffine(model: Model, bn: Node): Affine | string {
+  const bad = ownReason(model, bn);
+  if (bad) return bad;
   const parameters: Float64Array[] = [];
   for (const [index, name] of ['scale', 'bias', 'mean', 'variance'].entries()) {
     const numbers = floats(model, bn.inputs[index + 1]);
