@@ -44,3 +44,9 @@ export async function refuseTarget(file: string, force: boolean): Promise<void> 
   if (!link && !(await stat(folder).catch(() => null))?.isDirectory())
     throw refuse(`there is no folder '${folder}'; create it first`);
 }
+
+/** The default name of a command's result: `model.onnx` -> `model.WHAT.onnx`. */
+export function outputName(input: string, what: string): string {
+  const { dir, name, ext } = path.parse(input);
+  return path.join(dir, ext === '.onnx' ? `${name}.${what}.onnx` : `${name}${ext}.${what}.onnx`);
+}

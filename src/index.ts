@@ -36,6 +36,14 @@ export { makeTensor, type Tensor, toNumbers } from './graph/tensor.ts';
 export { verify } from './graph/verify.ts';
 export { serialize, type WriteOptions, writeModel } from './graph/write.ts';
 export { type InspectedModel, inspect, type ModelSummary, summarize } from './inspect.ts';
+export {
+  LOWERING_TARGETS,
+  type LowerOptions,
+  type LowerReport,
+  lower,
+  lowerModel,
+  type ModelLowering,
+} from './lower.ts';
 export { makeNetwork, type NewOptions, type NewReport, newNetwork } from './new.ts';
 export { listPasses } from './passes/index.ts';
 export type { Pass, PassReport } from './passes/pass.ts';

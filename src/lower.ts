@@ -1,7 +1,7 @@
 /** `sisyphus lower` as a function: what a compiler takes, made of a model by exact passes, checked, and written. */
 import { didYouMean, SisyphusError } from './errors.ts';
 import { checkEqual, type EqualityReport } from './eval/check.ts';
-import { refuseTarget } from './files.ts';
+import { outputName, refuseTarget } from './files.ts';
 import { cloneModel, setMetadata } from './graph/edit.ts';
 import type { Model } from './graph/ir.ts';
 import { readModel } from './graph/read.ts';
@@ -28,7 +28,6 @@ import { setForm } from './passes/set-form.ts';
 import { setGemm } from './passes/set-gemm.ts';
 import { setOpsetPass } from './passes/set-opset.ts';
 import { setStatic } from './passes/set-static.ts';
-import { outputName } from './rewrite.ts';
 import { VERSION } from './version.ts';
 
 /** How a target wants its file; what it does not say stays as it is. */

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { didYouMean, SisyphusError } from './errors.ts';
 import type { CalibrationOptions } from './eval/calibration.ts';
 import { checkEqual, type EqualityReport } from './eval/check.ts';
-import { refuseTarget } from './files.ts';
+import { outputName, refuseTarget } from './files.ts';
 import { cloneModel, setMetadata } from './graph/edit.ts';
 import type { Model } from './graph/ir.ts';
 import { fileError, readModel } from './graph/read.ts';
@@ -12,6 +12,7 @@ import { isStripped } from './graph/tensor.ts';
 import { assertValid } from './graph/verify.ts';
 import { encodedSize, writeModel } from './graph/write.ts';
 import { type ModelSummary, summarize } from './inspect.ts';
+import { loweringTarget, lowerModel } from './lower.ts';
 import { SIMPLE_PASSES } from './passes/index.ts';
 import { insertAmm } from './passes/insert-amm.ts';
 import type { PassReport } from './passes/pass.ts';
@@ -42,6 +43,8 @@ export interface RewriteOptions extends SiteSelection {
   readonly amm?: string;
   /** Insert the true min-max normalisation instead. */
   readonly mm?: boolean;
+  /** Lower the result for this target, as `lower` does. */
+  readonly target?: string;
   /** How many random inputs to compare on after the exact passes. 0: no check. */
   readonly check?: number;
   readonly seed?: number;
@@ -76,12 +79,6 @@ export interface RewriteReport {
 /** The comparison after the exact passes, or why there was none. */
 export type CheckOutcome = EqualityReport | { readonly skipped: string };
 
-/** The default name of a command's result: `model.onnx` -> `model.WHAT.onnx`. */
-export function outputName(input: string, what: string): string {
-  const { dir, name, ext } = path.parse(input);
-  return path.join(dir, ext === '.onnx' ? `${name}.${what}.onnx` : `${name}${ext}.${what}.onnx`);
-}
-
 /**
  * Rewrites a file.
  * @throws SisyphusError for bad options, unreadable or invalid models, and where the output can't be written; `gate`
@@ -110,6 +107,7 @@ export type ModelRewrite = Pick<RewriteReport, 'passes' | 'before' | 'after' | '
 /** Rewrites a model in memory; the one that is given stays as it is. `where` names it in messages. */
 export async function rewriteModel(original: Model, options: RewriteOptions, where = 'model'): Promise<ModelRewrite> {
   if (options.output === '') throw new SisyphusError('usage', '-o: the name is empty');
+  if (options.target !== undefined) loweringTarget(options.target);
   const specs = (options.poly ?? []).map(parseSiteSpec);
   const simple = passNames(options, specs).map(simplePass);
   refuseCombinations(options, specs, simple.length);
@@ -164,11 +162,16 @@ export async function rewriteModel(original: Model, options: RewriteOptions, whe
 
   stampProvenance(model, options, where);
   assertValid(model, 'the result');
+  const { target, seed, rtol } = options;
+  const lowered =
+    target === undefined
+      ? null
+      : await lowerModel(model, { target, ...(seed !== undefined && { seed }), ...(rtol !== undefined && { rtol }) });
   return {
-    model,
-    passes: reports,
+    model: lowered?.model ?? model,
+    passes: [...reports, ...(lowered?.passes ?? [])],
     before: summarize(original),
-    after: summarize(model),
+    after: lowered?.after ?? summarize(model),
     check,
     notes,
     warnings: warn(original),
@@ -193,7 +196,7 @@ const sources = (specs: readonly SiteSpec[]): Set<string> =>
 
 function refuseCombinations(options: RewriteOptions, specs: readonly SiteSpec[], passes: number): void {
   const refuse = (why: string) => new SisyphusError('usage', why);
-  const { amm, mm, plan, calibration } = options;
+  const { amm, mm, plan, calibration, target } = options;
   const replaces = specs.length > 0 || plan !== undefined;
   const selects = [options.only, options.skip, options.activations].some((option) => option !== undefined);
   if (selects && !replaces && !amm && !mm)
@@ -203,8 +206,8 @@ function refuseCombinations(options: RewriteOptions, specs: readonly SiteSpec[],
     throw refuse('--plan says what each activation becomes: leave --poly away');
   if ((amm || mm) && (plan !== undefined || specs.some(({ spec }) => spec.preset?.choice)))
     throw refuse('plans are made for the pre-activations as they are, which --amm and --mm change');
-  if (passes === 0 && !replaces && !amm && !mm && options.opset === undefined)
-    throw refuse('nothing to do: give --poly (deg=4,a=5), --plan, --passes, --amm, --mm or --opset');
+  if (passes === 0 && !replaces && !amm && !mm && options.opset === undefined && target === undefined)
+    throw refuse('nothing to do: give --poly (deg=4,a=5), --plan, --passes, --amm, --mm, --opset or --target');
   for (const { glob, spec } of specs) {
     const source = sourceOf(spec.recipe);
     if (spec.preset?.choice && (glob !== null || specs.length > 1))

@@ -2,31 +2,13 @@ import type { Command } from 'commander';
 import { didYouMean, SisyphusError } from '../errors.ts';
 import { readModel } from '../graph/read.ts';
 import { serialize } from '../graph/write.ts';
-import type { ModelSummary } from '../inspect.ts';
-import type { PassReport } from '../passes/pass.ts';
-import type { Replacement } from '../passes/replace-activation.ts';
 import { parseActivations } from '../passes/select-sites.ts';
 import { FORMS, type Form } from '../poly/plan.ts';
-import { parsePolynomial } from '../poly/polynomial.ts';
 import { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from '../rewrite.ts';
 import { VERSION } from '../version.ts';
 import { collect, positiveNumber, wholeNumber } from './options.ts';
-import {
-  bold,
-  bytes,
-  type CommonOptions,
-  dim,
-  groupBy,
-  makeOutput,
-  nextStep,
-  type Output,
-  type Streams,
-  shortPolynomial,
-  table,
-  thousands,
-  warning,
-} from './output.ts';
-import { piRows } from './pi-cost.ts';
+import { bytes, type CommonOptions, dim, makeOutput, nextStep, type Output, type Streams, warning } from './output.ts';
+import { changes, tellPass } from './pass-report.ts';
 import { addCalibrationOptions, calibrationOptions, type RunFlags } from './run-options.ts';
 
 interface Flags
@@ -60,6 +42,7 @@ export function rewriteCommand(program: Command, streams: Streams, signal: Abort
     .option('--mm', 'insert the true min-max normalisation, taken at run time')
     .option('--passes <names>', 'passes to run first, in this order (comma-separated, repeatable)', collect)
     .option('--opset <n>', 'convert to this opset first', wholeNumber('--opset', 7, 23))
+    .option('--target <name>', 'lower the result for a compiler, as `lower` does: portable, ace, crypten, …')
     .option(
       '--check <n>',
       'compare with the original on n random inputs after the exact passes',
@@ -103,9 +86,26 @@ export function rewriteCommand(program: Command, streams: Streams, signal: Abort
 }
 
 function toOptions(flags: Flags): RewriteOptions {
-  const { poly, plan, opset, amm, mm, only, skip, check, seed, rtol, output, force, dryRun, externalData } = flags;
+  const { poly, plan, opset, target, amm, mm, only, skip, check, seed, rtol, output, force, dryRun, externalData } =
+    flags;
   const { activations, form, passes } = flags;
-  const rest = { poly, plan, opset, amm, mm, only, skip, check, seed, rtol, output, force, dryRun, externalData };
+  const rest = {
+    poly,
+    plan,
+    opset,
+    target,
+    amm,
+    mm,
+    only,
+    skip,
+    check,
+    seed,
+    rtol,
+    output,
+    force,
+    dryRun,
+    externalData,
+  };
   const given = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined));
   return {
     ...given,
@@ -129,7 +129,10 @@ function tell(
 ): void {
   for (const text of report.notes) output.say(`  ${text}`);
   for (const text of report.warnings) output.say(warning(`  ! ${text}`));
-  for (const pass of report.passes) tellPass(output, pass, flags.verbose ?? false);
+  // Lowering looks for a lot that is not there.
+  for (const pass of report.passes)
+    if (flags.target === undefined || flags.verbose || pass.applied.length > 0)
+      tellPass(output, pass, flags.verbose ?? false);
   if (report.check)
     output.say(
       'skipped' in report.check
@@ -139,64 +142,4 @@ function tell(
   output.say(changes(report.before, report.after, size));
   const left = Object.entries(report.after.nonPolynomialNodes).map(([op, count]) => `${count} ${op}`);
   if (left.length > 0) output.say(`  not polynomial yet: ${left.join(', ')}`);
-}
-
-function tellPass(output: Output, report: PassReport, verbose: boolean): void {
-  const { applied, skipped } = report;
-  const folded = 'folded' in report && Array.isArray(report.folded) ? report.folded.length : 0;
-  output.say(
-    `  ${bold(report.pass)}: ${applied.length + folded} done${skipped.length > 0 ? `, ${skipped.length} skipped` : ''}`,
-  );
-  if (report.pass === 'replace-activation' && applied.length + folded === 0)
-    output.say(`    no eligible activation: nothing is replaced${skipped.length > 0 ? '' : ALL_KINDS}`);
-  const done = verbose ? applied.map(({ site, detail }) => `${site}: ${detail}`) : summary(applied);
-  const left = [...groupBy(skipped, ({ reason }) => reason)].map(([reason, sites]) => {
-    const names = sites.map(({ site }) => site);
-    const short = verbose || names.length <= 3;
-    return `skipped ${short ? names.join(', ') : `${names.slice(0, 2).join(', ')} and ${names.length - 2} more`}: ${reason}`;
-  });
-  for (const lines of [done, left]) {
-    const shown = verbose ? lines : lines.slice(0, SHOWN);
-    for (const line of shown) output.say(`    ${line}`);
-    if (lines.length > shown.length) output.say(`    … and ${lines.length - shown.length} more lines like these (-v)`);
-  }
-}
-
-const ALL_KINDS = ' (--activations all would also take sigmoid, tanh, gelu, …)';
-const SHOWN = 5; // lines of a pass; -v shows all
-
-/** Sites that got the same polynomial on one line. */
-function summary(applied: PassReport['applied']): string[] {
-  const groups = groupBy(applied, (change) =>
-    'polynomial' in change ? JSON.stringify({ ...change, site: '', calls: 0 }) : change.detail,
-  );
-  return [...groups.values()].map((group) => {
-    const change = group[0] as Replacement;
-    if (change.polynomial === undefined) return `${group.length} x ${change.detail}`;
-    const error = change.error ? `; ${errorText(change.error)}` : '';
-    return `${group.length} x ${change.detail}: ${shortPolynomial(parsePolynomial(change.polynomial))}${error}`;
-  });
-}
-
-function errorText({ max, exact }: NonNullable<Replacement['error']>): string {
-  const text = `off by at most ${max.toPrecision(3)} there`;
-  return max <= 1.5 * exact || max < 1e-5
-    ? text
-    : `${text} (${exact.toPrecision(3)} but for rounding: leave --form away, or take a lower degree)`;
-}
-
-/** What differs between the two models; equal rows are left out. */
-function changes(before: ModelSummary, after: ModelSummary, size: RewriteReport['size'] | null): string {
-  const operators = [...new Set([...Object.keys(before.nodes), ...Object.keys(after.nodes)])].sort();
-  const rows: [string, string | number, string | number][] = [
-    ...operators.map((op): [string, number, number] => [op, before.nodes[op] ?? 0, after.nodes[op] ?? 0]),
-    ['opset', before.opsets['ai.onnx'] ?? '', after.opsets['ai.onnx'] ?? ''],
-    ['activation sites', before.sites.length, after.sites.length],
-    ['parameters', thousands(before.parameters), thousands(after.parameters)],
-    ...piRows([before, after]).map(([name = '', a = '', b = '']): [string, string, string] => [name, a, b]),
-    ['non-polynomial operators', before.nonPolynomial, after.nonPolynomial],
-    ...(size ? [['size', bytes(size.before), bytes(size.after)] as [string, string, string]] : []),
-  ];
-  const changed = rows.filter(([, a, b]) => a !== b);
-  return changed.length === 0 ? '  the model is unchanged' : table(['', 'before', 'after'], changed, true);
 }

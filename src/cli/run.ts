@@ -6,6 +6,7 @@ import { compareCommand } from './compare.ts';
 import { dataCommand } from './data.ts';
 import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
+import { lowerCommand } from './lower.ts';
 import { newCommand } from './new.ts';
 import { failure, type Streams } from './output.ts';
 import { passesCommand } from './passes.ts';
@@ -35,6 +36,7 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   searchCommand(program, streams, signal);
   planCommand(program, streams, signal);
   compareCommand(program, streams, signal);
+  lowerCommand(program, streams);
   dataCommand(program, streams, signal);
   passesCommand(program, streams);
   presetsCommand(program, streams);

@@ -11,8 +11,8 @@ import type { Operand, Plan, Step } from './plan.ts';
 export type CoefficientLists = readonly (readonly number[])[];
 export type MonicPlan = Pick<Plan, 'steps' | 'result' | 'constants' | 'names'>;
 
-/** What preconditioning may lose, relative to the sum of the magnitudes of the terms, in float32. */
-const PRECONDITIONING_LOSS = 1e-5;
+/** What preconditioning may lose, relative to the sum of the magnitudes of the terms, in float32 (whose unit is 6e-8). */
+const PRECONDITIONING_LOSS = 2e-6;
 
 /**
  * @param coefficients of degree 1 to 4; where the leading one is not 1 everywhere, it costs a product and a level
@@ -98,20 +98,20 @@ function precondition(coefficients: CoefficientLists): Parameters | null {
 type Four = readonly [number, number, number, number];
 
 /**
- * Whether float32 evaluates the preconditioned form about as well as the powers, on the scale of the polynomial: out to
- * where its leading term rules.
+ * Whether float32 evaluates the preconditioned form about as well as the powers: out to where the leading term rules, and
+ * near zero.
  */
 function isAccurate(row: Four, [a0, a1, a2, a3]: Four): boolean {
   const reach = Math.max(Math.abs(a3), Math.sqrt(Math.abs(a2)), Math.cbrt(Math.abs(a1)), Math.abs(a0) ** 0.25);
   const f = Math.fround;
   const [k0, k1, k2, k3] = row.map(f) as unknown as Four;
-  for (let i = -16; i <= 16; i++) {
-    const x = f((i / 16) * reach);
-    const y = f(f(f(x + k0) * x) + k1);
-    const value = f(f(f(f(y + x) + k2) * y) + k3);
-    const exact = (((x + a3) * x + a2) * x + a1) * x + a0;
-    const scale = reach ** 4;
-    if (Math.abs(value - exact) > PRECONDITIONING_LOSS * scale) return false;
-  }
-  return true;
+  return [reach, reach / 4].every((range) => {
+    const scale = [a0, a1, a2, a3, 1].reduce((sum, a, k) => sum + Math.abs(a) * range ** k, 0);
+    return Array.from({ length: 33 }, (_, i) => f((i / 16 - 1) * range)).every((x) => {
+      const y = f(f(f(x + k0) * x) + k1);
+      const value = f(f(f(f(y + x) + k2) * y) + k3);
+      const exact = (((x + a3) * x + a2) * x + a1) * x + a0;
+      return Math.abs(value - exact) <= PRECONDITIONING_LOSS * scale;
+    });
+  });
 }

@@ -17,7 +17,7 @@ import { type Preprocessing, recordPreprocessing } from '../../eval/preprocessin
 import { type ProbedModel, type ProbeReport, probeModel } from '../../eval/probe.ts';
 import { chooseDevice, type NdArray } from '../../eval/session.ts';
 import { statisticsOf } from '../../eval/statistics-file.ts';
-import { refuseTarget } from '../../files.ts';
+import { outputName, refuseTarget } from '../../files.ts';
 import { cloneModel, setMetadata } from '../../graph/edit.ts';
 import { extract } from '../../graph/extract.ts';
 import type { Model } from '../../graph/ir.ts';
@@ -29,7 +29,6 @@ import type { ActivationStatistics } from '../../passes/statistics.ts';
 import { CALIBRATE, sourceOf } from '../../poly/recipe.ts';
 import { parseSiteSpec } from '../../poly/spec.ts';
 import type { OnProgress } from '../../progress.ts';
-import { outputName } from '../../rewrite.ts';
 import { VERSION } from '../../version.ts';
 import { type BackendChoice, type BackendName, useBackend } from '../choose-backend.ts';
 import { whereItBegan } from '../diverged.ts';
