@@ -357,7 +357,9 @@ function externalizer(layout: DataLayout, location: string): PlaceTensor {
 
 /** Messages for the IR; those of an untouched model equal the ones that were read. */
 export function modelToProto(model: Model, place: PlaceTensor = keepTensor): ModelProto {
+  const read = Number(model.proto.ir_version ?? 0);
   return copyMessage(model.proto, {
+    ...(model.irVersion !== read && { ir_version: model.irVersion }),
     graph: graphToProto(model.graph, place),
     opset_import: opsetsToProto(model.proto.opset_import, model.opsets),
     functions:
@@ -412,7 +414,8 @@ function nodeToProto(node: Node, place: PlaceTensor): NodeProto {
     output: node.outputs.map((value) => value?.name ?? ''),
     attribute: node.attributes.map((attribute) => attributeToProto(attribute, place)),
   };
-  if (node.proto) return copyMessage(node.proto, changes);
+  if (node.proto)
+    return copyMessage(node.proto, { ...changes, ...((node.proto.name ?? '') !== node.name && { name: node.name }) });
   const identity = {
     op_type: node.op,
     ...(node.name && { name: node.name }),

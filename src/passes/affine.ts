@@ -7,9 +7,9 @@
  * the weights. For Gemm, alpha A B + beta C, the new C has beta inside. Weights that others read too are copied under a
  * fresh name. Whether anybody else reads x is for the caller to know.
  */
-import { attribute, floatAttr, intAttr, referenced } from '../graph/attributes.ts';
+import { attribute, floatAttr, floatAttribute, intAttr, referenced } from '../graph/attributes.ts';
 import { constantOf } from '../graph/constants.ts';
-import { addConstant, pruneUnused, removeAttribute, setInitializer, setInput } from '../graph/edit.ts';
+import { addConstant, pruneUnused, setAttribute, setInitializer, setInput } from '../graph/edit.ts';
 import type { ElementType, Model, Node, Value } from '../graph/ir.ts';
 import type { Types } from '../graph/shapes.ts';
 import { elementCount, FLOAT_TYPES, makeTensor, type Tensor, toNumbers } from '../graph/tensor.ts';
@@ -49,7 +49,8 @@ export function planAffine(model: Model, producer: Node, affine: Affine, types: 
 /** Carries a plan out, but for its `add`. */
 export function applyAffine(model: Model, plan: AffinePlan): void {
   for (const { node, index, tensor } of plan.slots) setConstant(model, node, index, tensor);
-  if (plan.producer.op === 'Gemm' && attribute(plan.producer, 'beta')) removeAttribute(plan.producer, 'beta');
+  if (plan.producer.op === 'Gemm' && attribute(plan.producer, 'beta'))
+    setAttribute(plan.producer, floatAttribute('beta', 1));
 }
 
 /** The node before, if this is its only reader. */
