@@ -67,6 +67,9 @@ export { formatSpec, type PolySpec, parseSpec } from './poly/spec.ts';
 export type { OnProgress, ProgressEvent } from './progress.ts';
 export { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from './rewrite.ts';
 export { type SearchCandidate, type SearchOptions, type SearchReport, search } from './search/search.ts';
+export { type CheckReport, checkTargets, lint, type TargetReport } from './targets/check.ts';
+export type { Finding, Severity } from './targets/finding.ts';
+export { TARGET_NAMES, type TargetName } from './targets/targets.ts';
 export type {
   PlannedStage,
   QuailEpoch,

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { type ErrorCode, SisyphusError } from '../errors.ts';
 import { VERSION } from '../version.ts';
+import { checkCommand } from './check.ts';
 import { compareCommand } from './compare.ts';
 import { dataCommand } from './data.ts';
 import { evalCommand } from './eval.ts';
@@ -36,6 +37,7 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   searchCommand(program, streams, signal);
   planCommand(program, streams, signal);
   compareCommand(program, streams, signal);
+  checkCommand(program, streams);
   lowerCommand(program, streams);
   dataCommand(program, streams, signal);
   passesCommand(program, streams);
