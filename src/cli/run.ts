@@ -5,6 +5,7 @@ import { VERSION } from '../version.ts';
 import { checkCommand } from './check.ts';
 import { compareCommand } from './compare.ts';
 import { dataCommand } from './data.ts';
+import { encryptEvalCommand } from './encrypt-eval.ts';
 import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
 import { lowerCommand } from './lower.ts';
@@ -39,6 +40,7 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   compareCommand(program, streams, signal);
   checkCommand(program, streams);
   lowerCommand(program, streams);
+  encryptEvalCommand(program, streams, signal);
   dataCommand(program, streams, signal);
   passesCommand(program, streams);
   presetsCommand(program, streams);
