@@ -1,8 +1,9 @@
-/** The networks of the paper by name, and the data sets that they are for. */
+/** The networks of the paper by name, CryptoNets' for encrypted inference, and the data sets that they are for. */
 import { didYouMean, SisyphusError } from '../src/errors.ts';
 import type { Model } from '../src/graph/ir.ts';
 import { makeRng } from '../src/rng.ts';
 import { alexnet } from './alexnet.ts';
+import { cryptonets } from './cryptonets.ts';
 import { type Architecture, assemble, type ImageSet } from './layers.ts';
 import { lenetLayers } from './lenet.ts';
 import { mlp } from './mlp.ts';
@@ -32,6 +33,7 @@ export const NETWORKS: ReadonlyMap<string, Network> = new Map([
     { ...COLOUR, summary: '15 residual blocks, 16 to 64 channels, shortcuts without weights', architecture: resnet32 },
   ],
   ['mobilenetv1', { ...COLOUR, summary: '13 depthwise separable blocks', architecture: mobilenetv1 }],
+  ['cryptonets', { ...GREY, summary: '1 strided convolution and 2 linear layers', architecture: cryptonets }],
 ]);
 
 export const DATASETS: ReadonlyMap<string, ImageSet> = new Map([

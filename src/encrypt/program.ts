@@ -225,10 +225,9 @@ function fold(raw: readonly RawMap[], polynomials: readonly ElementPolynomial[],
   return { maps, layers, levels };
 }
 
-/** What the program computes for one input, in float64 and in the clear; also each layer's largest magnitude. */
-export function runClear({ maps, layers }: Program, input: Float64Array): { logits: Float64Array; largest: number } {
+/** What the program computes for one input, in float64 and in the clear. */
+export function runClear({ maps, layers }: Pick<Program, 'maps' | 'layers'>, input: Float64Array): Float64Array {
   let x = input;
-  let largest = 0;
   for (const [i, { outs, ins, weights, rows, columns, bias }] of maps.entries()) {
     const y = new Float64Array(outs);
     for (let r = 0; r < outs; r++) {
@@ -237,14 +236,13 @@ export function runClear({ maps, layers }: Program, input: Float64Array): { logi
       y[r] = sum * (rows[r] as number) + (bias[r] as number);
     }
     const layer = layers[i];
-    x = layer
-      ? y.map((u, j) => {
-          let value = u;
-          for (let k = layer.degree - 1; k > 0; k--) value = (value + (layer.coefficients[k]?.[j] as number)) * u;
-          return value;
-        })
-      : y;
-    largest = Math.max(largest, ...y.map(Math.abs));
+    x = layer ? y.map((u, j) => monic(layer, u, j)) : y;
   }
-  return { logits: x, largest };
+  return x;
+}
+
+function monic({ degree, coefficients }: MonicLayer, u: number, feature: number): number {
+  let value = u;
+  for (let k = degree - 1; k > 0; k--) value = (value + (coefficients[k]?.[feature] as number)) * u;
+  return value;
 }

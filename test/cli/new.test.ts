@@ -115,7 +115,7 @@ describe('sisyphus new', () => {
     [
       ['alexnet', '--dataset', 'mnist'],
       2,
-      'alexnet takes images of 3x32x32 or 3x64x64, and mnist has 1x28x28; give --dataset cifar10 | cifar100 | tiny-imagenet, or for these images mlp, lenet',
+      'alexnet takes images of 3x32x32 or 3x64x64, and mnist has 1x28x28; give --dataset cifar10 | cifar100 | tiny-imagenet, or for these images mlp, lenet, cryptonets',
     ],
     [['alexnet', '--dataset', 'synthetic:3x48x48'], 2, 'synthetic:3x48x48 has 3x48x48'],
     [['mlp'], 2, "required option '--dataset <name>' not specified"],

@@ -70,6 +70,7 @@ describe('gradients on onnxruntime are those of tfjs on its cpu backend', () => 
   it.each<Row>([
     ['mlp', 1, 28, 8],
     ['lenet', 1, 28, 8],
+    ['cryptonets', 1, 28, 8],
     ['alexnet', 3, 16, 4],
     ['resnet32', 3, 16, 2],
     ...(process.env.SISYPHUS_SLOW ? slow : []),
