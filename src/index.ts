@@ -7,6 +7,7 @@ export type { Batch, Dataset, DatasetOptions, Split } from './data/dataset.ts';
 export { type GetOptions, type GetReport, getDataset } from './data/get.ts';
 export { makeSelection, openDataset } from './data/open.ts';
 export { type DescribeOptions, describePolynomial, type PolynomialReport } from './describe-polynomial.ts';
+export { type EncryptEvalOptions, type EncryptEvalReport, encryptEval } from './encrypt/encrypt-eval.ts';
 export { type ErrorCode, SisyphusError } from './errors.ts';
 export {
   type Accuracy,
@@ -36,14 +37,7 @@ export { makeTensor, type Tensor, toNumbers } from './graph/tensor.ts';
 export { verify } from './graph/verify.ts';
 export { serialize, type WriteOptions, writeModel } from './graph/write.ts';
 export { type InspectedModel, inspect, type ModelSummary, summarize } from './inspect.ts';
-export {
-  LOWERING_TARGETS,
-  type LowerOptions,
-  type LowerReport,
-  lower,
-  lowerModel,
-  type ModelLowering,
-} from './lower.ts';
+export { type LowerOptions, type LowerReport, lower, lowerModel, type ModelLowering } from './lower.ts';
 export { makeNetwork, type NewOptions, type NewReport, newNetwork } from './new.ts';
 export { listPasses } from './passes/index.ts';
 export type { Pass, PassReport } from './passes/pass.ts';
@@ -69,7 +63,7 @@ export { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, re
 export { type SearchCandidate, type SearchOptions, type SearchReport, search } from './search/search.ts';
 export { type CheckReport, checkTargets, lint, type TargetReport } from './targets/check.ts';
 export type { Finding, Severity } from './targets/finding.ts';
-export { TARGET_NAMES, type TargetName } from './targets/targets.ts';
+export { LOWERING_TARGETS, TARGET_NAMES, type TargetName } from './targets/targets.ts';
 export type {
   PlannedStage,
   QuailEpoch,

@@ -28,6 +28,7 @@ import { setForm } from './passes/set-form.ts';
 import { setGemm } from './passes/set-gemm.ts';
 import { setOpsetPass } from './passes/set-opset.ts';
 import { setStatic } from './passes/set-static.ts';
+import { LOWERING_TARGETS, type LoweringTarget } from './targets/targets.ts';
 import { VERSION } from './version.ts';
 
 /** How a target wants its file; what it does not say stays as it is. */
@@ -78,10 +79,7 @@ const RECIPES = {
     passes: [foldGlobalPool, replacePaddedPool, embedUnevenKernel],
   },
   ezkl: { style: 'vector', static: true, dropsHead: false, passes: [embedUnevenKernel] },
-} as const satisfies Record<string, Recipe>;
-
-export type LoweringTarget = keyof typeof RECIPES;
-export const LOWERING_TARGETS = Object.keys(RECIPES) as LoweringTarget[];
+} as const satisfies Record<LoweringTarget, Recipe>;
 
 /** In this order for every target, before those that it adds. */
 const COMMON: readonly Pass[] = [

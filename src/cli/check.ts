@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { SisyphusError } from '../errors.ts';
 import type { TargetReport } from '../targets/check.ts';
 import type { Finding } from '../targets/finding.ts';
-import { TARGET_NAMES } from '../targets/targets.ts';
+import { LOWERING_TARGETS, TARGET_NAMES } from '../targets/targets.ts';
 import { VERSION } from '../version.ts';
 import { type CommonOptions, dim, groupBy, makeOutput, nextStep, type Output, type Streams, table } from './output.ts';
 
@@ -26,10 +26,11 @@ export function checkCommand(program: Command, streams: Streams): void {
       if (flags.target === undefined || !first) tellAll(output, report.targets);
       else tellOne(output, first, flags.verbose ?? false);
       output.say(dim(`  ${report.basis}`));
-      if (flags.target !== undefined && first?.findings.some(({ fix }) => fix))
-        output.say(nextStep('lower', file, '--target', flags.target));
+      const fails = flags.target !== undefined && (first?.verdict === 'rejected' || first?.verdict === 'wrong');
+      if (fails && LOWERING_TARGETS.some((name) => name === flags.target))
+        output.say(nextStep('lower', file, '--target', flags.target ?? ''));
       output.finish(report);
-      if (flags.target !== undefined && first && (first.verdict === 'rejected' || first.verdict === 'wrong'))
+      if (fails && first)
         throw new SisyphusError(
           'gate',
           `${file}: ${first.target} would ${first.verdict === 'rejected' ? 'refuse it' : 'compute something else'}`,
@@ -59,7 +60,7 @@ function tellOne(
   { target, kind, verdict, findings, evidence, version }: TargetReport,
   verbose: boolean,
 ): void {
-  output.result(`  ${target} (${kind}; rules ${evidence}, version ${version}): ${verdict}`);
+  output.result(`  ${target} (${kind}; version ${version}, ${evidence}): ${verdict}`);
   const groups = groupBy(
     findings,
     ({ rule, severity, why, fix }) =>

@@ -70,9 +70,10 @@ function rows(report: EncryptEvalReport): string[][] {
           ],
         ]
       : []),
+    ['largest error of a logit', shortNumber(report.maxError)],
     [
-      'largest error of a logit',
-      `${shortNumber(report.maxError)} (expected at most ${shortNumber(report.expectedError)})`,
+      'of that by encryption',
+      `${shortNumber(report.encryptionError)} (expected at most ${shortNumber(report.expectedError)})`,
     ],
     ['largest logit', shortNumber(report.largestLogit)],
     ['levels', String(report.levels)],

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import { LOWERING_TARGETS, type LowerOptions } from '../lower.ts';
+import type { LowerOptions } from '../lower.ts';
+import { LOWERING_TARGETS } from '../targets/targets.ts';
 import { VERSION } from '../version.ts';
 import { positiveNumber, wholeNumber } from './options.ts';
 import { bytes, type CommonOptions, dim, makeOutput, nextStep, type Streams, warning } from './output.ts';

@@ -117,6 +117,19 @@ export const TARGETS = {
 export type TargetName = keyof typeof TARGETS;
 export const TARGET_NAMES = Object.keys(TARGETS) as TargetName[];
 
+/** Those that `lower` writes files for. */
+export const LOWERING_TARGETS = [
+  'portable',
+  'ace',
+  'heir',
+  'crypten',
+  'athos',
+  'concrete-ml',
+  'helayers',
+  'ezkl',
+] as const satisfies readonly TargetName[];
+export type LoweringTarget = (typeof LOWERING_TARGETS)[number];
+
 /** Systems that people ask for and that take no such file, with the reason. */
 export const NO_TARGETS: Readonly<Record<string, string>> = {
   'he-transformer': 'it is archived since 2023 and reads TensorFlow graphs only',

@@ -300,15 +300,15 @@ describe('embed-kernel', () => {
 });
 
 describe('set-coefficients', () => {
-  const before = () =>
+  const network = () =>
     model(['N', 2, 3, 3], (g, x) => {
       const scaled = g.node('Mul', [x, g.constant('c1', 'float', [], [0.5])]);
       return g.node('Add', [g.constant('c0', 'float', [2, 1, 1], [1, 2]), scaled]);
     });
   test.each(COEFFICIENT_STYLES)('%s', async (style) => {
-    const after = before();
+    const after = network();
     setCoefficients.run(after, { style });
-    await expectSame(before(), reread(after), { atol: 0, rtol: 0 });
+    await expectSame(network(), reread(after), { atol: 0, rtol: 0 });
     const shapes = after.graph.nodes.flatMap(({ inputs }) =>
       inputs.flatMap((value) => (value?.initializer ? [value.initializer.dims] : [])),
     );

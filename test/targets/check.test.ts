@@ -6,10 +6,10 @@ import { SisyphusError } from '../../src/errors.ts';
 import { buildModel } from '../../src/graph/build.ts';
 import { readModel } from '../../src/graph/read.ts';
 import { writeModel } from '../../src/graph/write.ts';
-import { LOWERING_TARGETS, lowerModel } from '../../src/lower.ts';
+import { lowerModel } from '../../src/lower.ts';
 import { rewriteModel } from '../../src/rewrite.ts';
 import { checkTargets, lint } from '../../src/targets/check.ts';
-import { TARGET_NAMES } from '../../src/targets/targets.ts';
+import { LOWERING_TARGETS, TARGET_NAMES } from '../../src/targets/targets.ts';
 import { sisyphus } from '../support/cli.ts';
 import { REPOSITORY, SHARED, sharedMissing, sharedModels } from '../support/shared.ts';
 
