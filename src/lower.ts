@@ -169,13 +169,16 @@ export async function lowerModel(original: Model, options: LowerOptions, where =
   // From here on the function stays as it is.
   const source = recipe.dropsHead ? cloneModel(model) : original;
   for (const pass of [...COMMON, ...recipe.passes]) await run(pass);
+  // What could not become this opset may have gone.
+  if (recipe.opset !== undefined && model.opsets.get('') !== recipe.opset)
+    passes.push(await setOpsetPass.run(model, { opset: recipe.opset }));
   passes.push(await setCoefficients.run(model, { style: recipe.style }));
-  await run(dropDead);
   const { check: runs = 2, seed = 0, rtol } = options;
   const check = runs > 0 ? await compare(source, model, runs, seed, rtol) : null;
   // Names and order alone, inputs' names among them: after the comparison, which goes by names.
   const { irVersion } = recipe;
   passes.push(await setForm.run(model, { ...(irVersion !== undefined && { irVersion }) }));
+  await run(dropDead);
   setMetadata(model, 'sisyphus.version', VERSION);
   setMetadata(model, 'sisyphus.target', target);
   assertValid(model, 'the result');

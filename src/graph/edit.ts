@@ -164,10 +164,11 @@ function replaceOutputs(body: Body, old: Value, next: Value): void {
  */
 export function addConstant(model: Model, body: Body, tensor: Tensor, before: Node | null): Value {
   if (body.kind === 'function' || (model.irVersion < 4 && body.owner)) {
-    const spec = { op: 'Constant', name: tensor.name, inputs: [], attributes: [tensorAttribute('value', tensor)] };
+    const spec = { op: 'Constant', name: tensor.name || 'constant', inputs: [], attributes: [tensorAttribute('value', tensor)] };
     return addNode(model, body, spec, before).outputs[0] as Value;
   }
-  const value = mutable(newValue(freshName(model, tensor.name), body));
+  // The tensors of Constant nodes need no names; values do.
+  const value = mutable(newValue(freshName(model, tensor.name || 'constant'), body));
   const type = { elem: tensor.elem, shape: tensor.dims };
   value.initializer = tensor;
   value.declared = type;

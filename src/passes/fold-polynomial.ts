@@ -43,17 +43,21 @@ export const foldPolynomial: Pass = {
     const applied: Change[] = [];
     const skipped: Skip[] = [];
     const done = new Set<Value>();
-    for (;;) {
-      // What one change does to weights and branches matters to the next: one at a time, from the input on.
+    // What a change does to weights and branches matters to the next: after each, everything is looked at anew.
+    for (let changed = true; changed; ) {
+      changed = false;
       const types = inferTypes(model);
       const context = { model, types, depths: depthsOf(model, types) };
-      const next = elementPolynomials(model, types).find(({ output }) => !done.has(output));
-      if (!next) break;
-      done.add(next.output);
-      const site = siteOf(next);
-      const outcome = fold(context, next, site);
-      if ('reason' in outcome) skipped.push({ site, ...outcome });
-      else applied.push({ site, ...outcome });
+      for (const polynomial of elementPolynomials(model, types)) {
+        if (done.has(polynomial.output)) continue;
+        done.add(polynomial.output);
+        const site = siteOf(polynomial);
+        const outcome = fold(context, polynomial, site);
+        changed = 'detail' in outcome;
+        if ('reason' in outcome) skipped.push({ site, ...outcome });
+        else applied.push({ site, ...outcome });
+        if (changed) break;
+      }
     }
     return { pass: 'fold-polynomial', applied, skipped };
   },
