@@ -9,6 +9,7 @@ import type { Model } from '../graph/ir.ts';
 import { readModel } from '../graph/read.ts';
 import { inferTypes } from '../graph/shapes.ts';
 import { serialize } from '../graph/write.ts';
+import { errorFactor } from './error.ts';
 import { evaluateEncrypted, type Kept, layOut, type Step } from './evaluate.ts';
 import { chooseParameters, MOST_SLOTS, memoryNeeded, type Parameters } from './parameters.ts';
 import { makeProgram, type Program, runClear } from './program.ts';
@@ -60,6 +61,8 @@ export interface EncryptEvalReport {
 /** WebAssembly ends at 4 GB; what is kept besides keys and baby steps must leave room. */
 const MEMORY = 3.5e9;
 const KEPT = 1e9;
+/** Inputs whose features say how errors grow. */
+const LOOKED_AT = 4;
 
 /**
  * Runs a model on encrypted inputs and compares. Preprocessing is done in the clear, as whoever encrypts would.
@@ -79,8 +82,10 @@ export async function encryptEval(file: string, options: EncryptEvalOptions): Pr
       'unsupported',
       `${file}: a logit is not finite on these data, so there is nothing to encrypt for`,
     );
-  const parameters = chooseParameters({ levels: program.levels, width: program.width, largestLogit, tolerance });
   const layout = layOut(program);
+  const factor = errorFactor(program, layout.plans, clear.inputs.slice(0, LOOKED_AT));
+  const { levels, width } = program;
+  const parameters = chooseParameters({ levels, width, largestLogit, tolerance, factor });
   const needed = memoryNeeded(parameters, layout.steps.length, layout.babies);
   if (needed > MEMORY)
     throw new SisyphusError(

@@ -27,9 +27,8 @@ export interface Parameters {
   readonly expectedError: number;
 }
 
-/** Rounding noise of a slot, N / 6 units of 2^-S, and how much of that errors of small networks came to (6 to 24 times). */
+/** Deviation of the noise that a rounding adds to a slot: that of a ternary secret, measured on SEAL. */
 const noise = (degree: number, scaleBits: number): number => degree / (6 * 2 ** scaleBits);
-const WORST = 25;
 
 export interface Demand {
   readonly levels: number;
@@ -39,19 +38,21 @@ export interface Demand {
   readonly largestLogit: number;
   /** Of a logit. */
   readonly tolerance: number;
+  /** The error of a logit in units of a slot's noise (`errorFactor`). */
+  readonly factor: number;
 }
 
 /**
  * The smallest ring that holds the features and computes to the tolerance.
  * @throws SisyphusError `unsupported` with the depth and the limit where there is none
  */
-export function chooseParameters({ levels, width, largestLogit, tolerance }: Demand): Parameters {
+export function chooseParameters({ levels, width, largestLogit, tolerance, factor }: Demand): Parameters {
   // The last ciphertext must hold twice the largest logit with room for its sign.
   const margin = Math.max(5, Math.ceil(Math.log2(Math.max(2 * largestLogit, 1e-9) * 2)) + 2);
   for (const [degree, budget] of BUDGETS) {
     if (degree / 2 < width) continue;
     const scaleBits = Math.min(50 - margin, Math.floor((budget - 2 * margin - 10) / (levels + 2)));
-    const expectedError = WORST * noise(degree, scaleBits);
+    const expectedError = factor * noise(degree, scaleBits);
     if (scaleBits < 25 || expectedError > tolerance) continue;
     const first = scaleBits + margin;
     const special = Math.min(60, budget - first - levels * scaleBits);
@@ -60,17 +61,17 @@ export function chooseParameters({ levels, width, largestLogit, tolerance }: Dem
   }
   throw new SisyphusError(
     'unsupported',
-    `the model needs ${levels} levels for an error of ${tolerance}, and SEAL offers ${mostLevels(width, margin, tolerance)} at 128-bit security without bootstrapping: give a larger --tolerance, or a model with fewer activations or lower degrees`,
+    `the model needs ${levels} levels for an error of ${tolerance}, and SEAL offers ${mostLevels(width, margin, tolerance, factor)} at 128-bit security without bootstrapping: give a larger --tolerance, or a model with fewer activations or lower degrees`,
   );
 }
 
-function mostLevels(width: number, margin: number, tolerance: number): number {
+function mostLevels(width: number, margin: number, tolerance: number, factor: number): number {
   let most = 0;
   for (const [degree, budget] of BUDGETS) {
     if (degree / 2 < width) continue;
     for (let levels = 1; levels < 40; levels++) {
       const scaleBits = Math.min(50 - margin, Math.floor((budget - 2 * margin - 10) / (levels + 2)));
-      if (scaleBits >= 25 && WORST * noise(degree, scaleBits) <= tolerance) most = Math.max(most, levels);
+      if (scaleBits >= 25 && factor * noise(degree, scaleBits) <= tolerance) most = Math.max(most, levels);
     }
   }
   return most;

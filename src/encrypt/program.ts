@@ -228,20 +228,25 @@ function fold(raw: readonly RawMap[], polynomials: readonly ElementPolynomial[],
 /** What the program computes for one input, in float64 and in the clear. */
 export function runClear({ maps, layers }: Pick<Program, 'maps' | 'layers'>, input: Float64Array): Float64Array {
   let x = input;
-  for (const [i, { outs, ins, weights, rows, columns, bias }] of maps.entries()) {
-    const y = new Float64Array(outs);
-    for (let r = 0; r < outs; r++) {
-      let sum = 0;
-      for (let c = 0; c < ins; c++) sum += (weights[r * ins + c] as number) * (columns[c] as number) * (x[c] as number);
-      y[r] = sum * (rows[r] as number) + (bias[r] as number);
-    }
+  for (const [i, map] of maps.entries()) {
+    const y = applyMap(map, x);
     const layer = layers[i];
-    x = layer ? y.map((u, j) => monic(layer, u, j)) : y;
+    x = layer ? y.map((u, j) => applyMonic(layer, u, j)) : y;
   }
   return x;
 }
 
-function monic({ degree, coefficients }: MonicLayer, u: number, feature: number): number {
+export function applyMap({ outs, ins, weights, rows, columns, bias }: DenseMap, x: Float64Array): Float64Array {
+  const y = new Float64Array(outs);
+  for (let r = 0; r < outs; r++) {
+    let sum = 0;
+    for (let c = 0; c < ins; c++) sum += (weights[r * ins + c] as number) * (columns[c] as number) * (x[c] as number);
+    y[r] = sum * (rows[r] as number) + (bias[r] as number);
+  }
+  return y;
+}
+
+export function applyMonic({ degree, coefficients }: MonicLayer, u: number, feature: number): number {
   let value = u;
   for (let k = degree - 1; k > 0; k--) value = (value + (coefficients[k]?.[feature] as number)) * u;
   return value;

@@ -164,7 +164,12 @@ function replaceOutputs(body: Body, old: Value, next: Value): void {
  */
 export function addConstant(model: Model, body: Body, tensor: Tensor, before: Node | null): Value {
   if (body.kind === 'function' || (model.irVersion < 4 && body.owner)) {
-    const spec = { op: 'Constant', name: tensor.name || 'constant', inputs: [], attributes: [tensorAttribute('value', tensor)] };
+    const spec = {
+      op: 'Constant',
+      name: tensor.name || 'constant',
+      inputs: [],
+      attributes: [tensorAttribute('value', tensor)],
+    };
     return addNode(model, body, spec, before).outputs[0] as Value;
   }
   // The tensors of Constant nodes need no names; values do.
