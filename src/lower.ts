@@ -129,8 +129,11 @@ export type LowerReport = Omit<ModelLowering, 'model'> & {
 export function loweringTarget(name: string): LoweringTarget {
   const found = LOWERING_TARGETS.find((target) => target === name);
   if (found) return found;
-  const why = NO_LOWERING[name] ?? `no target '${name}'${didYouMean(name, LOWERING_TARGETS)}`;
-  throw new SisyphusError('usage', `--target: ${why}; there are ${LOWERING_TARGETS.join(', ')}`);
+  const why = NO_LOWERING[name];
+  const text = why
+    ? `${why}; there are ${LOWERING_TARGETS.join(', ')}`
+    : `no target '${name}'${didYouMean(name, LOWERING_TARGETS)}`;
+  throw new SisyphusError('usage', `--target: ${text}`);
 }
 
 const NO_LOWERING: Readonly<Record<string, string>> = {

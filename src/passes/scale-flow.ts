@@ -6,10 +6,10 @@
 import { intAttr } from '../graph/attributes.ts';
 import { constantOf } from '../graph/constants.ts';
 import { addConstant, addNode, setInput } from '../graph/edit.ts';
-import type { Body, Model, Node, Value } from '../graph/ir.ts';
+import type { Body, ElementType, Model, Node, Value } from '../graph/ir.ts';
 import { levelsOf } from '../graph/levels.ts';
 import type { Types } from '../graph/shapes.ts';
-import { elementCount, makeTensor } from '../graph/tensor.ts';
+import { elementCount, makeTensor, type Tensor, toNumbers } from '../graph/tensor.ts';
 import { label } from '../graph/verify.ts';
 import { topologicalOrder } from '../graph/walk.ts';
 import { applyAffine, at, floats, planAffine, setConstant } from './affine.ts';
@@ -123,8 +123,8 @@ function scaleProduct({ model, types }: ScaleContext, mul: Node, factor: Float64
   const scaled = expand({ dims, values: constant.values }, full).map(
     (value, i) => value * at(factor, Math.floor(i / inner)),
   );
-  const tensor = makeTensor(constant.name, constant.tensor.elem, full, scaled);
-  return [() => setConstant(model, mul, index, tensor)];
+  const tensor = finiteTensor(constant.name, constant.tensor.elem, full, scaled);
+  return typeof tensor === 'string' ? tensor : [() => setConstant(model, mul, index, tensor)];
 }
 
 /**
@@ -173,8 +173,14 @@ export function scaleWeights(model: Model, node: Node, factor: Float64Array): Ed
   const channel = inputChannel(node, dims, factor.length);
   if (!channel) return `the weights of ${label(node)} [${dims}] do not fit ${factor.length} channels`;
   const scaled = weights.values.map((value, i) => value * at(factor, channel(i)));
-  const tensor = makeTensor(weights.name, elem, dims, scaled);
-  return [() => setConstant(model, node, 1, tensor)];
+  const tensor = finiteTensor(weights.name, elem, dims, scaled);
+  return typeof tensor === 'string' ? tensor : [() => setConstant(model, node, 1, tensor)];
+}
+
+/** Narrow types overflow. */
+function finiteTensor(name: string, elem: ElementType, dims: readonly number[], values: Float64Array): Tensor | string {
+  const tensor = makeTensor(name, elem, dims, values);
+  return toNumbers(tensor).every(Number.isFinite) ? tensor : `the scaled '${name}' would not be finite in ${elem}`;
 }
 
 /** Which input channel each weight multiplies. */

@@ -49,8 +49,10 @@ export function targetName(name: string): TargetName {
   const found = TARGET_NAMES.find((target) => target === name);
   if (found) return found;
   const known = NO_TARGETS[name.toLowerCase()];
-  const text = known ? `${name} is no target: ${known}` : `no target '${name}'${didYouMean(name, TARGET_NAMES)}`;
-  throw new SisyphusError('usage', `--target: ${text}; there are ${TARGET_NAMES.join(', ')}`);
+  const text = known
+    ? `${name} is no target: ${known}; there are ${TARGET_NAMES.join(', ')}`
+    : `no target '${name}'${didYouMean(name, TARGET_NAMES)}`;
+  throw new SisyphusError('usage', `--target: ${text}`);
 }
 
 /**
