@@ -18,6 +18,10 @@ const OWN_RULE_BUT: Partial<Record<TargetName, readonly string[]>> = {
   orion: ['Div', 'Softmax', 'LogSoftmax'],
 };
 
+/** Their lists name what matters here, and may not be whole. */
+const OPEN_LISTS: ReadonlySet<TargetName> = new Set(['concrete-ml', 'ezkl', 'orion', 'heir']);
+const REFUSED: Partial<Record<TargetName, readonly string[]>> = { 'concrete-ml': ['ReduceMean'] };
+
 const FIXES: Readonly<Record<string, string>> = {
   MatMul: 'set-gemm',
   Sub: 'replace-arithmetic',
@@ -41,7 +45,9 @@ export const unsupported: Rule = ({ nodes }) =>
     const severity: Draft['severity'] = {};
     for (const name of TARGET_NAMES) {
       const own = OWN_RULE.has(node.op) && !OWN_RULE_BUT[name]?.includes(node.op);
-      if (foreign || (!own && !TARGETS[name].operators.has(node.op))) severity[name] = 'rejected';
+      if (foreign || (!own && !TARGETS[name].operators.has(node.op)))
+        severity[name] =
+          !foreign && OPEN_LISTS.has(name) && !REFUSED[name]?.includes(node.op) ? 'unverified' : 'rejected';
     }
     if (!foreign && node.op === 'MaxPool') severity.ace = 'wrong';
     if (!foreign && node.op === 'Relu') severity.ace = 'unverified';
