@@ -1,13 +1,23 @@
 /**
  * A dense map on packed slots by its diagonals, with baby steps and giant steps (Halevi, Shoup, CRYPTO 2014 and 2018).
  *
- * Slot i of a ciphertext holds feature i mod P (zero beyond the features), all slots filled. With M the power of two above
- * the outputs, extended diagonal k < M is d_k[i] = W[i mod M][(i + k) mod P]; sum over k of d_k * rot(x, k), folded by
- * rotations of M, 2M, …, P/2, has the outputs with period M.
+ * A value with places 0 to w - 1 repeats in all slots with period P, a power of two; places that no feature has are zero, or
+ * anything that the next map does not read. With M the power of two above the result's places, extended diagonal k < M has in
+ * slot i the weight from what is at place (i + k) mod P to what is at place i mod M. The sum over k of d_k * rot(x, k), folded
+ * by rotations of M, 2M, …, P/2, has the result with period M.
  */
 
+/** Where the features of a value are: feature j at place `at[j]`. */
+export interface Places {
+  readonly at: Int32Array;
+  /** Places, the empty ones among them. */
+  readonly width: number;
+}
+
 export interface DiagonalPlan {
-  /** Period of the input's slots, and of the output's. */
+  readonly from: Places;
+  readonly to: Places;
+  /** Period of the slots that come in, or the result's where that is longer; and the result's. */
   readonly period: number;
   readonly outPeriod: number;
   /** Baby steps 0 to babies - 1; a giant step is a rotation by `giant`. */
@@ -20,19 +30,30 @@ export interface DiagonalPlan {
   readonly folds: readonly number[];
 }
 
+interface Matrix {
+  readonly outs: number;
+  readonly ins: number;
+  readonly weights: ArrayLike<number>;
+}
+
 export const powerOfTwo = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, n)));
 
+/** One after the other. */
+export const contiguous = (count: number): Places => ({
+  at: Int32Array.from({ length: count }, (_, j) => j),
+  width: count,
+});
+
 /** @param period of the slots that come in */
-export function planDiagonals(
-  { outs, ins, weights }: { readonly outs: number; readonly ins: number; readonly weights: ArrayLike<number> },
-  period: number,
-): DiagonalPlan {
-  const outPeriod = powerOfTwo(outs);
+export function planDiagonals({ outs, ins, weights }: Matrix, from: Places, to: Places, period: number): DiagonalPlan {
+  const outPeriod = powerOfTwo(to.width);
   const wide = Math.max(period, outPeriod);
   const used = new Uint8Array(outPeriod);
-  for (let r = 0; r < outs; r++)
+  for (let r = 0; r < outs; r++) {
+    const place = to.at[r] as number;
     for (let c = 0; c < ins; c++)
-      if (weights[r * ins + c] !== 0) used[(((c - r) % outPeriod) + outPeriod) % outPeriod] = 1;
+      if (weights[r * ins + c] !== 0) used[((from.at[c] as number) - place + 2 * wide) % outPeriod] = 1;
+  }
   const diagonals = [...used.keys()].filter((k) => used[k]);
   if (diagonals.length === 0) diagonals.push(0);
   let best = { giant: 1, babies: 1, giants: 1, rotations: Number.POSITIVE_INFINITY };
@@ -45,7 +66,7 @@ export function planDiagonals(
   const folds: number[] = [];
   for (let f = outPeriod; f < wide; f *= 2) folds.push(f);
   const { giant, babies, giants } = best;
-  return { period: wide, outPeriod, giant, babies, giants, diagonals, folds };
+  return { from, to, period: wide, outPeriod, giant, babies, giants, diagonals, folds };
 }
 
 /** Rotations that a plan makes, and the steps that it needs keys for. */
@@ -54,33 +75,41 @@ export function rotationsOf({ babies, giants, giant, folds }: DiagonalPlan): { c
   return { count: babies - 1 + giants - 1 + folds.length, steps };
 }
 
-interface Weighted {
-  readonly outs: number;
-  readonly ins: number;
-  readonly weights: ArrayLike<number>;
+interface Weighted extends Matrix {
   readonly rows: Float64Array;
   readonly columns: Float64Array;
 }
 
-/** Diagonal k, moved right by its giant step, as it stands in `slots` slots. */
-export function diagonal(map: Weighted, plan: DiagonalPlan, k: number, slots: number): Float64Array {
-  const { outs, ins, weights, rows, columns } = map;
-  const { period, outPeriod, giant } = plan;
-  const shift = k - (k % giant);
-  const out = new Float64Array(slots);
-  for (let i = 0; i < period; i++) {
-    const r = i % outPeriod;
-    const c = (i + k) % period;
-    if (r < outs && c < ins)
-      out[(i + shift) % period] = (weights[r * ins + c] as number) * (rows[r] as number) * (columns[c] as number);
-  }
-  for (let i = period; i < slots; i++) out[i] = out[i % period] as number;
-  return out;
+/** Makes the diagonals of a map: diagonal k, moved right by its giant step, as it stands in `slots` slots. */
+export function diagonalMaker(map: Weighted, plan: DiagonalPlan, slots: number): (k: number) => Float64Array {
+  const { ins, weights, rows, columns } = map;
+  const { from, to, period, outPeriod, giant } = plan;
+  const rowAt = inverse(to, outPeriod);
+  const columnAt = inverse(from, period);
+  return (k) => {
+    const shift = k - (k % giant);
+    const out = new Float64Array(slots);
+    for (let i = 0; i < period; i++) {
+      const r = rowAt[i % outPeriod] as number;
+      const c = columnAt[(i + k) % period] as number;
+      if (r >= 0 && c >= 0)
+        out[(i + shift) % period] = (weights[r * ins + c] as number) * (rows[r] as number) * (columns[c] as number);
+    }
+    for (let i = period; i < slots; i++) out[i] = out[i % period] as number;
+    return out;
+  };
 }
 
-/** A list with a period, in all slots. */
-export function periodic(values: ArrayLike<number>, period: number, slots: number): Float64Array {
+/** Which feature is at a place; -1 for none. */
+function inverse({ at }: Places, period: number): Int32Array {
+  const features = new Int32Array(period).fill(-1);
+  for (const [j, place] of at.entries()) features[place] = j;
+  return features;
+}
+
+/** Numbers of features at their places, with a period, in all slots. */
+export function periodic(values: ArrayLike<number>, { at }: Places, period: number, slots: number): Float64Array {
   const out = new Float64Array(slots);
-  for (let i = 0; i < slots; i++) out[i] = i % period < values.length ? (values[i % period] as number) : 0;
+  for (const [j, place] of at.entries()) for (let i = place; i < slots; i += period) out[i] = values[j] as number;
   return out;
 }

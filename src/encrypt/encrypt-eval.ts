@@ -10,7 +10,8 @@ import { readModel } from '../graph/read.ts';
 import { inferTypes } from '../graph/shapes.ts';
 import { serialize } from '../graph/write.ts';
 import { errorFactor } from './error.ts';
-import { evaluateEncrypted, type Kept, layOut, type Step } from './evaluate.ts';
+import { evaluateEncrypted, type Kept, type Step } from './evaluate.ts';
+import { type Layout, layOut } from './layouts.ts';
 import { chooseParameters, MOST_SLOTS, memoryNeeded, type Parameters } from './parameters.ts';
 import { makeProgram, type Program, runClear } from './program.ts';
 import { openSeal } from './seal.ts';
@@ -82,10 +83,14 @@ export async function encryptEval(file: string, options: EncryptEvalOptions): Pr
       'unsupported',
       `${file}: a logit is not finite on these data, so there is nothing to encrypt for`,
     );
-  const layout = layOut(program);
-  const factor = errorFactor(program, layout.plans, clear.inputs.slice(0, LOOKED_AT));
   const { levels, width } = program;
-  const parameters = chooseParameters({ levels, width, largestLogit, tolerance, factor });
+  const choose = (layout: Layout): Parameters => {
+    const factor = errorFactor(program, layout.plans, clear.inputs.slice(0, LOOKED_AT));
+    return chooseParameters({ levels, width, largestLogit, tolerance, factor });
+  };
+  // The ring that the plainest layout takes says how much room others have.
+  const layout = layOut(program, choose(layOut(program, 0)).degree / 2);
+  const parameters = choose(layout);
   const needed = memoryNeeded(parameters, layout.steps.length, layout.babies);
   if (needed > MEMORY)
     throw new SisyphusError(

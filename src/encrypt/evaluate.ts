@@ -1,36 +1,8 @@
 /** A program on ciphertexts. Scales stay near 2^S: a map's diagonals are encoded at the prime that is rescaled away. */
-import { type DiagonalPlan, diagonal, periodic, planDiagonals, powerOfTwo, rotationsOf } from './diagonals.ts';
+import { contiguous, type DiagonalPlan, diagonalMaker, periodic, powerOfTwo } from './diagonals.ts';
+import type { Layout } from './layouts.ts';
 import type { MonicLayer, Program } from './program.ts';
 import type { Ciphertext, Plaintext, Seal } from './seal.ts';
-
-export interface Layout {
-  readonly plans: readonly DiagonalPlan[];
-  /** Rotation steps that need keys. */
-  readonly steps: readonly number[];
-  readonly rotations: number;
-  /** Products with diagonals. */
-  readonly products: number;
-  readonly babies: number;
-}
-
-/** How the maps lie on slots. */
-export function layOut({ maps }: Pick<Program, 'maps'>): Layout {
-  const plans: DiagonalPlan[] = [];
-  let period = powerOfTwo(maps[0]?.ins ?? 1);
-  for (const map of maps) {
-    const plan = planDiagonals(map, period);
-    plans.push(plan);
-    period = plan.outPeriod;
-  }
-  const rotations = plans.map(rotationsOf);
-  return {
-    plans,
-    steps: [...new Set(rotations.flatMap(({ steps }) => steps))],
-    rotations: rotations.reduce((sum, { count }) => sum + count, 0),
-    products: plans.reduce((sum, { diagonals }) => sum + diagonals.length, 0),
-    babies: Math.max(...plans.map(({ babies }) => babies)),
-  };
-}
 
 /** Encoded diagonals that are kept from one image to the next. */
 export interface Kept {
@@ -84,9 +56,9 @@ export async function evaluateEncrypted(
   };
   let at = await timed('encrypt', () =>
     scoped(seal, ({ plain, cipher }) => {
-      const period = powerOfTwo(program.maps[0]?.ins ?? 1);
+      const places = contiguous(input.length);
       const text = plain();
-      seal.encode(periodic(input, period, seal.slots), scale, text);
+      seal.encode(periodic(input, places, powerOfTwo(input.length), seal.slots), scale, text);
       const made = cipher();
       seal.encrypt(text, made);
       return made;
@@ -103,10 +75,11 @@ export async function evaluateEncrypted(
       const map = program.maps[i] as Program['maps'][number];
       await advance(map.name, (x) => applyMap(seal, program, i, plan, x, kept));
       const layer = program.layers[i];
-      if (layer) await advance(layer.name, (x) => applyPolynomial(seal, layer, plan.outPeriod, x));
+      if (layer) await advance(layer.name, (x) => applyPolynomial(seal, layer, plan, x));
     }
     const result = seal.sizeOf(at);
     const slots = await timed('decrypt', () => seal.decrypt(at));
+    // The last value is contiguous.
     return { logits: slots.slice(0, program.maps.at(-1)?.outs), steps, fresh, result };
   } finally {
     at.delete();
@@ -124,6 +97,7 @@ function applyMap(
 ): Ciphertext {
   const map = program.maps[index] as Program['maps'][number];
   const prime = seal.primes[seal.primesOf(x) - 1] as number;
+  const diagonal = diagonalMaker(map, plan, seal.slots);
   return scoped(seal, ({ plain, cipher }) => {
     const babies: Ciphertext[] = [x];
     for (let b = 1; b < plan.babies; b++) {
@@ -136,7 +110,7 @@ function applyMap(
       const known = kept.diagonals.get(key);
       if (known) return { text: known, own: false };
       const text = seal.plaintext();
-      seal.encode(diagonal(map, plan, k, seal.slots), prime, text);
+      seal.encode(diagonal(k), prime, text);
       seal.plainToLevel(text, x);
       const keep = kept.room > 0;
       if (keep) {
@@ -171,7 +145,7 @@ function applyMap(
       seal.rotate(sum, fold, product);
       seal.add(sum, product, sum);
     }
-    addConstant(seal, sum, periodic(map.bias, plan.outPeriod, seal.slots), plain());
+    addConstant(seal, sum, periodic(map.bias, plan.to, plan.outPeriod, seal.slots), plain());
     return sum;
   });
 }
@@ -188,8 +162,13 @@ function addConstant(seal: Seal, to: Ciphertext, values: Float64Array, text: Pla
  * A monic polynomial without its constant term: u^2 + a1 u in one level; u^3 + … = (u^2 + a2 u + a1) u and
  * u^4 + … = u^2 (u^2 + a3 u + a2) + a1 u in two.
  */
-function applyPolynomial(seal: Seal, { degree, coefficients }: MonicLayer, period: number, u: Ciphertext): Ciphertext {
-  const values = (k: number) => periodic(coefficients[k] ?? [], period, seal.slots);
+function applyPolynomial(
+  seal: Seal,
+  { degree, coefficients }: MonicLayer,
+  { to, outPeriod }: DiagonalPlan,
+  u: Ciphertext,
+): Ciphertext {
+  const values = (k: number) => periodic(coefficients[k] ?? [], to, outPeriod, seal.slots);
   const isZero = (list: Float64Array) => list.every((value) => value === 0);
   return scoped(seal, ({ plain, cipher }) => {
     /** to + list * x, where x is brought to the level of `to` first. */

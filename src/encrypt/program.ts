@@ -33,6 +33,8 @@ export interface DenseMap {
 /** u^degree + sum over 0 < k < degree of coefficients[k] u^k; the constant term is in the next map. */
 export interface MonicLayer {
   readonly name: string;
+  /** Of the value, without the batch. */
+  readonly shape: readonly number[];
   readonly degree: number;
   readonly coefficients: readonly Float64Array[];
 }
@@ -46,6 +48,8 @@ export interface Program {
   /** The most features of any value, the input among them. */
   readonly width: number;
   readonly input: string;
+  /** Of an input, without the batch. */
+  readonly shape: readonly number[];
   readonly output: string;
   /** What was done to the model first, for people. */
   readonly notes: readonly string[];
@@ -78,11 +82,12 @@ export async function makeProgram(
   const width = Math.max(...sizes);
   if (width > options.width)
     throw refuse(where, `its widest value has ${width} features, and a ciphertext holds ${options.width} at most`);
+  const shape = (types.get(input).shape ?? []).slice(1) as number[];
   const cuts = [input, ...polynomials.map((polynomial) => polynomial.output)];
   const ends = [...polynomials.map(({ source }) => source), output];
   const raw: RawMap[] = [];
   for (const [i, from] of cuts.entries()) raw.push(await denseMap(model, types, from, ends[i] as Value, where));
-  return { ...fold(raw, polynomials, types), width, input: input.name, output: output.name, notes };
+  return { ...fold(raw, polynomials, types), width, shape, input: input.name, output: output.name, notes };
 }
 
 async function prepare(original: Model): Promise<{ model: Model; notes: string[] }> {
@@ -219,7 +224,7 @@ function fold(raw: readonly RawMap[], polynomials: readonly ElementPolynomial[],
       for (let c = 0; c < after.ins; c++) sum += (after.weights[r * after.ins + c] as number) * (constant[c] as number);
       after.bias[r] = sum;
     }
-    return { name: output.name, degree, coefficients: lists.slice(0, degree) };
+    return { name: output.name, shape: shape.slice(1), degree, coefficients: lists.slice(0, degree) };
   });
   const levels = maps.length + layers.reduce((sum, { degree }) => sum + Math.ceil(Math.log2(degree)), 0);
   return { maps, layers, levels };

@@ -2,19 +2,23 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
+  contiguous,
   type DiagonalPlan,
-  diagonal,
+  diagonalMaker,
+  type Places,
   periodic,
   planDiagonals,
   powerOfTwo,
   rotationsOf,
 } from '../../src/encrypt/diagonals.ts';
+import { layOut } from '../../src/encrypt/layouts.ts';
+import { makeRng } from '../../src/rng.ts';
 import { noise } from '../support/numeric.ts';
 
 interface Matrix {
   readonly outs: number;
   readonly ins: number;
-  readonly weights: Float64Array;
+  readonly weights: Float64Array | Float32Array;
   readonly rows: Float64Array;
   readonly columns: Float64Array;
 }
@@ -26,6 +30,7 @@ function run(map: Matrix, plan: DiagonalPlan, x: Float64Array): { slots: Float64
     rotations++;
     return v.map((_, i) => v[(i + by) % v.length] as number);
   };
+  const diagonal = diagonalMaker(map, plan, x.length);
   const babies = [x];
   for (let b = 1; b < plan.babies; b++) babies.push(turned(babies[b - 1] as Float64Array, 1));
   let sum = new Float64Array(x.length);
@@ -33,7 +38,7 @@ function run(map: Matrix, plan: DiagonalPlan, x: Float64Array): { slots: Float64
     if (j < plan.giants - 1) sum = turned(sum, plan.giant);
     for (const k of plan.diagonals) {
       if (Math.floor(k / plan.giant) !== j) continue;
-      const d = diagonal(map, plan, k, x.length);
+      const d = diagonal(k);
       const baby = babies[k % plan.giant] as Float64Array;
       sum = sum.map((value, i) => value + (d[i] as number) * (baby[i] as number));
     }
@@ -63,6 +68,15 @@ const product = ({ outs, ins, weights, rows, columns }: Matrix, x: Float64Array)
     return sum * (rows[r] as number);
   });
 
+/** In order, or at random among `spread` times as many places. */
+function scattered(count: number, spread: number, seed: number): Places {
+  if (spread === 0) return contiguous(count);
+  const rng = makeRng(seed);
+  const free = Array.from({ length: count * spread }, (_, i) => i);
+  const at = Int32Array.from({ length: count }, () => free.splice(rng.int(free.length), 1)[0] as number);
+  return { at, width: count * spread };
+}
+
 describe('diagonals', () => {
   test('compute any product, with the rotations that were counted', () => {
     const sizes = fc.integer({ min: 1, max: 40 });
@@ -74,14 +88,16 @@ describe('diagonals', () => {
             kind
           ];
         const map = matrix(outs, ins, seed, keep);
-        const period = powerOfTwo(ins) * 2 ** wider;
-        const slots = Math.max(period, powerOfTwo(outs)) * 2;
+        // Features in order, or anywhere among more places.
+        const [from, to] = [scattered(ins, seed % 3, seed), scattered(outs, (seed >> 2) % 3, seed + 1)];
+        const period = powerOfTwo(from.width) * 2 ** wider;
+        const slots = Math.max(period, powerOfTwo(to.width)) * 2;
         const x = noise(ins, seed + 3);
-        const plan = planDiagonals(map, period);
-        const found = run(map, plan, periodic(x, period, slots));
+        const plan = planDiagonals(map, from, to, period);
+        const found = run(map, plan, periodic(x, from, period, slots));
         expect(found.rotations).toBe(rotationsOf(plan).count);
-        const wanted = product(map, x);
-        for (let i = 0; i < slots; i++) expect(found.slots[i]).toBeCloseTo(wanted[i % plan.outPeriod] ?? 0, 10);
+        const wanted = periodic(product(map, x), to, plan.outPeriod, slots);
+        for (let i = 0; i < slots; i++) expect(found.slots[i]).toBeCloseTo(wanted[i] as number, 10);
       }),
       { numRuns: 200, seed: 3 },
     );
@@ -90,10 +106,14 @@ describe('diagonals', () => {
   test('the plan of 784 to 512 to 10 takes keys for few steps', () => {
     const first = planDiagonals(
       matrix(512, 784, 1, () => true),
+      contiguous(784),
+      contiguous(512),
       1024,
     );
     const second = planDiagonals(
       matrix(10, 512, 2, () => true),
+      contiguous(512),
+      contiguous(10),
       first.outPeriod,
     );
     expect(first.diagonals).toHaveLength(512);
@@ -109,9 +129,48 @@ describe('diagonals', () => {
   test('empty diagonals are left out', () => {
     const plan = planDiagonals(
       matrix(64, 64, 1, (r, c) => (c - r + 64) % 64 === 5),
+      contiguous(64),
+      contiguous(64),
       64,
     );
     expect(plan.diagonals).toEqual([5]);
     expect(rotationsOf(plan).count).toBeLessThanOrEqual(5);
+  });
+
+  test('convolutions and pools take fewer on the grid of the images', () => {
+    // 4 maps of 3x3 convolution on 12x12, pooled by 2, then 8 maps of 3x3.
+    const first = matrix(4 * 100, 144, 1, (r, c) => {
+      const [y, x] = [Math.floor(r / 10) % 10, r % 10];
+      const [v, u] = [Math.floor(c / 12) - y, (c % 12) - x];
+      return v >= 0 && v < 3 && u >= 0 && u < 3;
+    });
+    const second = matrix(8 * 9, 4 * 100, 2, (r, c) => {
+      const [y, x] = [2 * (Math.floor(r / 3) % 3), 2 * (r % 3)];
+      const [v, u] = [(Math.floor(c / 10) % 10) - y, (c % 10) - x];
+      return v >= 0 && v < 6 && u >= 0 && u < 6;
+    });
+    const last = matrix(5, 72, 3, () => true);
+    const bias = (count: number) => new Float64Array(count);
+    const maps = [first, second, last].map((map, i) => ({
+      ...map,
+      name: `${i}`,
+      weights: Float32Array.from(map.weights),
+      bias: bias(map.outs),
+    }));
+    const layer = (shape: number[]) => ({ name: 'square', shape, degree: 2, coefficients: [] });
+    const program = { maps, layers: [layer([4, 10, 10]), layer([8, 3, 3])], shape: [1, 12, 12] };
+    const [plain, placed] = [layOut(program, 0), layOut(program, 2048)];
+    expect(placed.products).toBeLessThan(0.6 * plain.products);
+    expect(placed.plans.at(-1)?.to).toEqual(contiguous(5));
+    expect(placed.plans[0]?.to.width).toBeGreaterThan(400);
+    // The same numbers come out of both.
+    const x = noise(144, 7);
+    const results = [plain, placed].map(({ plans }) =>
+      plans.reduce(
+        (slots, plan, i) => run(maps[i] as (typeof maps)[number], plan, slots).slots,
+        periodic(x, contiguous(144), 256, 4096),
+      ),
+    );
+    for (let i = 0; i < 5; i++) expect(results[1]?.[i]).toBeCloseTo(results[0]?.[i] as number, 6);
   });
 });

@@ -5,7 +5,8 @@ import path from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { encryptEval } from '../../src/encrypt/encrypt-eval.ts';
 import { errorFactor } from '../../src/encrypt/error.ts';
-import { evaluateEncrypted, layOut } from '../../src/encrypt/evaluate.ts';
+import { evaluateEncrypted } from '../../src/encrypt/evaluate.ts';
+import { layOut } from '../../src/encrypt/layouts.ts';
 import { BUDGETS, chooseParameters } from '../../src/encrypt/parameters.ts';
 import { makeProgram, runClear } from '../../src/encrypt/program.ts';
 import { openSeal } from '../../src/encrypt/seal.ts';
@@ -67,7 +68,7 @@ describe('polynomials under encryption', () => {
   ])('%s', { timeout: 60_000 }, async (_, coefficients) => {
     const program = await makeProgram(chain([20, 12, 5], coefficients), 'chain', { width: 4096 });
     const input = Float64Array.from(noise(20, 9));
-    const layout = layOut(program);
+    const layout = layOut(program, 4096);
     const factor = errorFactor(program, layout.plans, [input]);
     const parameters = chooseParameters({
       levels: program.levels,
