@@ -280,6 +280,10 @@ export function setMetadata(model: Model, key: string, value: string): void {
   else metadata[at] = entry;
 }
 
+export function dropMetadata(model: Model, key: string): void {
+  mutable(model).metadata = model.metadata.filter((entry) => entry.key !== key);
+}
+
 /** Declares another opset for the default domain, of the model and of those functions that import it. */
 export function setOpset(model: Model, version: number): void {
   mutable(model).opsets.set('', version);

@@ -39,12 +39,22 @@ export interface ReplaceActivationOptions extends SiteSelection {
   readonly poly: readonly SiteSpec[];
   /** What each site becomes, in place of `poly`; sites that it does not name stay. */
   readonly plan?: PlanFile;
+  /** The same, polynomials as they are: one, or one for each channel (axis 1). */
+  readonly given?: ReadonlyMap<string, GivenPolynomials>;
   /** Default: the least multiplicative depth that keeps the accuracy of the element type. */
   readonly form?: Form;
   /** The statistics in a file that a spec names, or (for 'data') of a calibration; undefined for none. */
   readonly statistics?: (source: string) => ActivationStatistics | undefined;
   /** Sites whose composites get a wider range than asked for, by which factor. */
   readonly widened?: ReadonlyMap<string, number>;
+}
+
+export interface GivenPolynomials {
+  readonly polynomials: readonly Polynomial[];
+  /** a of the range [-a, a] that its input should not leave. */
+  readonly range: number | null;
+  /** What people are told that it became. */
+  readonly text: string;
 }
 
 /** What stands at a site now. */
@@ -88,7 +98,7 @@ export const replaceActivation: Pass<ReplaceActivationOptions> = {
 export function runReplaceActivation(model: Model, options: ReplaceActivationOptions): ReplaceActivationReport {
   const types = inferTypes(model);
   // A plan says itself which activations it is about.
-  const kinds = options.plan ? { activations: ACTIVATION_KINDS, ...options } : options;
+  const kinds = options.plan || options.given ? { activations: ACTIVATION_KINDS, ...options } : options;
   const { sites, refused } = findActivations(model, types, selectedKinds(kinds));
   const report: ReplaceActivationReport = {
     pass: replaceActivation.name,
@@ -97,7 +107,11 @@ export function runReplaceActivation(model: Model, options: ReplaceActivationOpt
     skipped: [...refused],
   };
   const leftOut = siteFilter(options, sites);
-  const choose = options.plan ? planChooser(options.plan, model, types) : specChooser(options, model, types, sites);
+  const choose = options.given
+    ? givenChooser(options.given, types)
+    : options.plan
+      ? planChooser(options.plan, model, types)
+      : specChooser(options, model, types, sites);
   const prepare = preparer(options.form);
   for (const site of sites) {
     const skip = (reason: string) => report.skipped.push({ site: site.name, reason });
@@ -221,6 +235,23 @@ function planChooser(file: PlanFile, model: Model, types: Types): (site: Activat
       shape: all.length > 1 ? [replaced.length, ...shape.slice(1)] : [],
       text: all.length > 1 ? 'by channel' : 'as planned',
       kept,
+    };
+  };
+}
+
+function givenChooser(given: ReadonlyMap<string, GivenPolynomials>, types: Types): (site: ActivationSite) => Chosen {
+  return (site) => {
+    const choice = given.get(site.name);
+    if (!choice) return { reason: 'nothing is given for it', stays: true };
+    const { polynomials, range, text } = choice;
+    const perChannel = polynomials.length > 1;
+    const shape = perChannel ? channelShape(site, types, polynomials.length) : [];
+    if ('reason' in shape) return shape;
+    return {
+      resolved: { polynomials, perChannel, intervals: polynomials.map(() => null), range },
+      shape,
+      text,
+      kept: null,
     };
   };
 }

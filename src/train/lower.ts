@@ -3,11 +3,11 @@
  * tensors are trained in `parameters.ts`, how a batch size is prepared in `lower-plan.ts`; `raise.ts` is the way back.
  */
 import { SisyphusError } from '../errors.ts';
-import { intAttr } from '../graph/attributes.ts';
+import { logitsOf } from '../eval/logits.ts';
 import { typeMessage } from '../graph/edit.ts';
 import type { Model, Value } from '../graph/ir.ts';
 import { modelFromProto } from '../graph/read.ts';
-import { inferTypes, type Types } from '../graph/shapes.ts';
+import { inferTypes } from '../graph/shapes.ts';
 import { assertValid, label } from '../graph/verify.ts';
 import { copyMessage, type GraphProto } from '../graph/wire.ts';
 import { modelToProto } from '../graph/write.ts';
@@ -204,23 +204,6 @@ async function opened(model: Model, stored: readonly Parameter[]): Promise<Model
   const open = modelFromProto(copyMessage(proto, { graph }), model.folder);
   await foldConstants.run(open, {});
   return open;
-}
-
-/** The first output, or what a last Softmax or LogSoftmax over its classes is computed of. */
-export function logitsOf(output: Value, types: Types): Value {
-  let value = output;
-  for (let node = value.producer; node; node = value.producer) {
-    const [read] = node.inputs;
-    const rank = types.get(value).shape?.length;
-    const axis = node.op.endsWith('Softmax') ? (intAttr(node, 'axis') ?? 1) : 1;
-    const over =
-      node.op === 'Softmax' || node.op === 'LogSoftmax'
-        ? rank === 2 && (axis === 1 || axis === -1)
-        : node.op === 'Identity';
-    if (!over || node.domain !== '' || !read) break;
-    value = read;
-  }
-  return value;
 }
 
 const SHOWN = 5;

@@ -4,11 +4,11 @@
  * adds it. The last stage ends at the logits.
  */
 import { didYouMean, SisyphusError } from '../../errors.ts';
+import { logitsOf } from '../../eval/logits.ts';
 import { nonlinearSites } from '../../eval/sites.ts';
 import type { Model, Node, Value } from '../../graph/ir.ts';
 import { inferTypes } from '../../graph/shapes.ts';
 import { topologicalOrder } from '../../graph/walk.ts';
-import { logitsOf } from '../lower.ts';
 
 export interface Stage {
   /** Of the activation; `logits` for the last one. */

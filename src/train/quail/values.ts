@@ -4,12 +4,13 @@
  * augmentation makes other images in every epoch.
  */
 import type { TrainingData } from '../../data/training-batches.ts';
+import { type Kept, keepRows, through } from '../../eval/kept-rows.ts';
+import { openPart, type Part, type PartOptions, type Values } from '../../eval/parts.ts';
+import type { Budget, RowStore } from '../../eval/row-store.ts';
 import type { NdArray } from '../../eval/session.ts';
 import type { Model } from '../../graph/ir.ts';
 import type { OnProgress } from '../../progress.ts';
-import { openPart, type Part, type PartOptions, type Values } from './parts.ts';
-import type { Budget, RowStore } from './row-store.ts';
-import { computedData, type Kept, keepRows, type StageData, storedData, through } from './stage-data.ts';
+import { computedData, type StageData, storedData } from './stage-data.ts';
 import type { Stage } from './stages.ts';
 import type { Sample } from './student.ts';
 

@@ -2,9 +2,9 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { makeRng } from '../../../src/rng.ts';
-import { makeBudget } from '../../../src/train/quail/row-store.ts';
-import { testFolder } from '../../support/arrays.ts';
+import { makeBudget } from '../../src/eval/row-store.ts';
+import { makeRng } from '../../src/rng.ts';
+import { testFolder } from '../support/arrays.ts';
 
 const folder = testFolder();
 

@@ -1,9 +1,10 @@
 /** Parts of networks as inference sessions: frozen stages, which only compute. */
-import type { Device } from '../../eval/device.ts';
-import { type NdArray, openSession } from '../../eval/session.ts';
-import { extract } from '../../graph/extract.ts';
-import type { Model } from '../../graph/ir.ts';
-import { serialize } from '../../graph/write.ts';
+
+import { extract } from '../graph/extract.ts';
+import type { Model } from '../graph/ir.ts';
+import { serialize } from '../graph/write.ts';
+import type { Device } from './device.ts';
+import { type NdArray, openSession } from './session.ts';
 
 export type Values = ReadonlyMap<string, NdArray>;
 

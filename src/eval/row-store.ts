@@ -4,7 +4,7 @@
  */
 import { closeSync, mkdirSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import path from 'node:path';
-import { SisyphusError } from '../../errors.ts';
+import { SisyphusError } from '../errors.ts';
 
 export interface RowStore {
   readonly rows: number;
