@@ -35,6 +35,19 @@ export function trainCommand(program: Command, streams: Streams, signal: AbortSi
     .option('--augment <list>', 'crop[=4],flip[=0.5],rotate[=20] in this order (default: none)')
     .option('--loss <loss>', 'ce (cross-entropy) | mse (to the one-hot label) (default: ce)')
     .option('--optimizer <name>', 'sgd | adam | adamw (default: sgd)')
+    .option(
+      '--clip-range <times>',
+      'bound inputs of nonlinear layers, in training alone, to so many times their calibrated range (1.05)',
+      positiveNumber('--clip-range'),
+    )
+    .option(
+      '--range-penalty <spec>',
+      'on what lies beyond: huber=0.1,from=1 | power=0.006,p=10,warmup=4,from=0.96 (PILLAR)',
+    )
+    .option('--range <a>', 'for both: [-a, a] at every layer, in place of calibrated ranges', positiveNumber('--range'))
+    .option('--teacher <file>', 'learn from this model’s logits too')
+    .option('--temperature <T>', 'of the teacher’s logits (default: 4)', positiveNumber('--temperature'))
+    .option('--distill <share>', 'of the loss that the teacher makes (default: 0.9)', notNegative('--distill'))
     .option('--clip-norm <n>', 'largest common norm of the gradients (default: none)', positiveNumber('--clip-norm'))
     .option('--seed <n>', 'of order, augmentation and dropout (default: 42)', wholeNumber('--seed', 0, 2 ** 31 - 1))
     .option('--limit <n>', 'at most n training images, chosen at random by the seed', count('--limit'))

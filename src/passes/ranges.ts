@@ -26,6 +26,27 @@ export function recordRanges(model: Model, ranges: ReadonlyMap<string, number>):
   setMetadata(model, KEY, JSON.stringify(Object.fromEntries([...rangesOf(model), ...ranges])));
 }
 
+const CHANNELS_KEY = 'sisyphus.channel-ranges';
+
+/** The same by channel (axis 1), as far as the model records it. */
+export function channelRangesOf(model: Model): Map<string, readonly number[]> {
+  const text = model.metadata.find(({ key }) => key === CHANNELS_KEY)?.value;
+  try {
+    const entries = Object.entries(JSON.parse(text ?? '{}') as Record<string, unknown>);
+    const isList = (value: unknown): value is number[] =>
+      Array.isArray(value) && value.every((item) => typeof item === 'number' && item >= 0);
+    return new Map(entries.filter((entry): entry is [string, number[]] => isList(entry[1])));
+  } catch {
+    return new Map(); // not ours
+  }
+}
+
+/** Adds to what is recorded, rounded to four digits. */
+export function recordChannelRanges(model: Model, site: string, ranges: ArrayLike<number>): void {
+  const list = Array.from(ranges, (value) => Number(value.toPrecision(4)));
+  setMetadata(model, CHANNELS_KEY, JSON.stringify(Object.fromEntries([...channelRangesOf(model), [site, list]])));
+}
+
 interface NamesSites {
   readonly sites: Readonly<Record<string, unknown>>;
 }

@@ -13,7 +13,7 @@ import type { Model, Node, Value } from '../graph/ir.ts';
 import { inferTypes } from '../graph/shapes.ts';
 import { topologicalOrder } from '../graph/walk.ts';
 import { type ActivationSite, findActivations } from '../passes/activation-sites.ts';
-import { recordRanges } from '../passes/ranges.ts';
+import { recordChannelRanges, recordRanges } from '../passes/ranges.ts';
 import { runReplaceActivation } from '../passes/replace-activation.ts';
 import { setBatch } from '../passes/set-batch.ts';
 import type { Activation } from '../poly/activations.ts';
@@ -332,7 +332,7 @@ async function activationStep(place: Place, step: Step, done: FitRecord | undefi
       range: reach.reduce((a, b) => Math.max(a, b), 0),
       drift,
     };
-    replace(job, record);
+    replace(job, record, reach);
   }
   // What the student has from here on, within the bounds.
   const result = job.budget.open(x.rows, x.shape);
@@ -349,7 +349,11 @@ async function activationStep(place: Place, step: Step, done: FitRecord | undefi
   return record;
 }
 
-function replace({ student, where }: Walk, { name, coefficients, degree, range }: ActivationRecord): void {
+function replace(
+  { student, where }: Walk,
+  { name, coefficients, degree, range }: ActivationRecord,
+  reach: Float64Array,
+): void {
   const polynomials = coefficients.map((list) => powers(...list));
   const given = new Map([[name, { polynomials, range, text: `deg=${degree}` }]]);
   const { applied, skipped } = runReplaceActivation(student, { poly: [], given });
@@ -359,6 +363,7 @@ function replace({ student, where }: Walk, { name, coefficients, degree, range }
       `${where}: '${name}': ${skipped.find(({ site }) => site === name)?.reason ?? 'is not to be found'}`,
     );
   recordRanges(student, new Map([[name, range]]));
+  recordChannelRanges(student, name, reach);
 }
 
 async function linearStep(place: Place, step: Step, rng: Rng, done: FitRecord | undefined): Promise<LinearRecord> {

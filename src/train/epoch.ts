@@ -3,7 +3,7 @@ import { SisyphusError } from '../errors.ts';
 import type { NdArray } from '../eval/session.ts';
 import type { OnProgress } from '../progress.ts';
 import type { Stepper } from './step.ts';
-import type { FedBatch, TrainingStep } from './training-step.ts';
+import type { FedBatch, LossWeights, TrainingStep } from './training-step.ts';
 
 /** What an epoch has seen so far. */
 export interface EpochSums {
@@ -36,6 +36,8 @@ export interface EpochRun {
   /** From the step on where `sums` are. */
   readonly batches: AsyncIterable<FedBatch>;
   readonly rate: number;
+  /** Of the parts of the loss. Default: the objective alone. */
+  readonly weights?: LossWeights;
   /** Number of the epoch's first step in the whole run. */
   readonly firstStep: number;
   /** Rows of the epoch. */
@@ -77,7 +79,7 @@ export async function runEpoch(run: EpochRun, sums: EpochSums): Promise<{ fed: N
   const every = 1000 * (run.checkpointEvery ?? CHECKPOINT_SECONDS);
   let [clock, saved] = [performance.now(), performance.now()];
   for await (const batch of run.batches) {
-    const fed = step.feed(batch, rate, firstStep + sums.step);
+    const fed = step.feed(batch, rate, firstStep + sums.step, run.weights);
     const [loss = 0, correct = 0, norm = 0] = (await stepper.run(fed)).map((array) => Number(array.data[0]));
     if (!(loss <= limit) || !Number.isFinite(norm)) {
       stepper.undo();

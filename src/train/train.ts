@@ -20,6 +20,7 @@ import { serialize, writeModel } from '../graph/write.ts';
 import type { OnProgress } from '../progress.ts';
 import { VERSION } from '../version.ts';
 import { type BackendChoice, type BackendName, useBackend } from './choose-backend.ts';
+import { type Distillation, distillation } from './distillation.ts';
 import { whereItBegan } from './diverged.ts';
 import { type EpochSums, NOTHING_SEEN, runEpoch } from './epoch.ts';
 import { classification, type LossName, parseLoss } from './losses.ts';
@@ -27,6 +28,16 @@ import { type Lowered, lower } from './lower.ts';
 import { measure } from './measure.ts';
 import { makeOptimizer, parseOptimizer } from './optimizers.ts';
 import { raise } from './raise.ts';
+import {
+  type Bounds,
+  calibratedBounds,
+  clipped,
+  parsePenalty,
+  type RangePenalty,
+  rangePenalty,
+  uniformBounds,
+  weightsAt,
+} from './range-control.ts';
 import { openRunFolder, type RunFolder, readConfig } from './run-folder.ts';
 import type { NamedTensors } from './safetensors.ts';
 import { parseSchedule, rateAt } from './schedules.ts';
@@ -54,6 +65,18 @@ export interface TrainSettings extends PreprocessingText {
   /** Largest common norm of the gradients. Default: no limit. */
   readonly clipNorm?: number;
   readonly seed?: number;
+  /** In training alone, inputs of nonlinear layers are bounded to so many times their calibrated range. */
+  readonly clipRange?: number;
+  /** See `parsePenalty`. */
+  readonly rangePenalty?: string;
+  /** For the penalty and the clip: one range for all layers, in place of the calibrated ones. */
+  readonly range?: number;
+  /** A model whose logits are learnt from beside the labels. */
+  readonly teacher?: string;
+  /** Of the teacher's logits. Default 4. */
+  readonly temperature?: number;
+  /** Of the teacher against the labels. Default 0.9. */
+  readonly distill?: number;
   /** How many training images at most, a random choice by the seed. */
   readonly limit?: number;
 }
@@ -119,10 +142,11 @@ export interface TrainReport {
   readonly settings: Settled;
 }
 
-type Settled = Required<Omit<TrainSettings, 'clipNorm' | 'limit' | keyof PreprocessingText>> &
+/** Settings that may be absent. */
+type Open = 'clipNorm' | 'limit' | 'clipRange' | 'rangePenalty' | 'range' | 'teacher';
+type Settled = Required<Omit<TrainSettings, Open | keyof PreprocessingText>> &
   Pick<TrainSettings, 'normalize' | 'resize' | 'layout'> & {
-    readonly clipNorm: number | null;
-    readonly limit: number | null;
+    readonly [K in Open]: NonNullable<TrainSettings[K]> | null;
   };
 
 /**
@@ -137,7 +161,8 @@ export async function train(file: string, options: TrainOptions): Promise<TrainR
   const settings = settle(given);
   const model = readModel(file);
   const bytes = serialize(model, { inline: true });
-  const lowered = await lower(model, file);
+  const control = await openControl(model, file, settings, options);
+  const lowered = await lower(control.model, file);
   if (lowered.inputs.length > 1)
     throw new SisyphusError(
       'unsupported',
@@ -148,6 +173,7 @@ export async function train(file: string, options: TrainOptions): Promise<TrainR
   const { backend: wanted, device, threads } = given;
   const backend = await useBackend({ backend: wanted, device, threads });
   const job = await openJob(model, file, lowered, settings, options);
+  const { penalty, teacher } = control;
   try {
     const run = await openRunFolder(
       folder,
@@ -164,10 +190,48 @@ export async function train(file: string, options: TrainOptions): Promise<TrainR
         keep: (record, saved) => Number(record.epoch) <= placeOf(saved).epoch,
       },
     );
-    return await trainAll({ ...job, run, backend, file, settings, options, model, lowered });
+    return await trainAll({ ...job, run, backend, file, settings, options, model, lowered, penalty, teacher });
   } finally {
     await job.data.close();
   }
+}
+
+interface Control {
+  /** What is trained: the model, with clips if they are asked for. */
+  readonly model: Model;
+  readonly penalty: RangePenalty | null;
+  readonly teacher: Distillation | null;
+}
+
+/** What training has beside the model and its labels. */
+async function openControl(
+  model: Model,
+  file: string,
+  settings: Settled,
+  { signal, threads }: TrainOptions,
+): Promise<Control> {
+  const { clipRange, rangePenalty: penalty, range, teacher, temperature, distill: weight } = settings;
+  const taught = teacher === null ? null : readModel(teacher);
+  let bounds: readonly Bounds[] = [];
+  if (clipRange !== null || penalty !== null) {
+    const { data, normalize, resize, layout } = settings;
+    bounds =
+      range === null
+        ? await calibratedBounds(model, file, taught ?? model, {
+            data,
+            ...(normalize !== undefined && { normalize }),
+            ...(resize !== undefined && { resize }),
+            ...(layout !== undefined && { layout }),
+            ...(threads && { threads }),
+            ...(signal && { signal }),
+          })
+        : uniformBounds(model, file, range);
+  }
+  return {
+    model: clipRange === null ? model : clipped(model, bounds, clipRange),
+    penalty: penalty === null ? null : rangePenalty(parsePenalty(penalty), bounds),
+    teacher: taught && (await distillation(taught, teacher ?? '', { temperature, weight })),
+  };
 }
 
 const defined = (options: object) =>
@@ -176,6 +240,7 @@ const defined = (options: object) =>
 /** @throws SisyphusError `usage`, `spec` */
 function settle(options: TrainOptions): Settled {
   const { data, normalize, resize, layout, clipNorm = null, limit = null } = options;
+  const { clipRange = null, rangePenalty = null, range = null, teacher = null } = options;
   if (!data) throw new SisyphusError('usage', 'training needs data: give --data NAME:PATH');
   const optimizer = parseOptimizer(options.optimizer ?? 'sgd');
   const schedule = options.schedule ?? 'cosine';
@@ -195,6 +260,12 @@ function settle(options: TrainOptions): Settled {
     clipNorm,
     seed: options.seed ?? 42,
     limit,
+    clipRange,
+    rangePenalty,
+    range,
+    teacher,
+    temperature: options.temperature ?? 4,
+    distill: options.distill ?? 0.9,
     ...(normalize !== undefined && { normalize }),
     ...(resize !== undefined && { resize }),
     ...(layout !== undefined && { layout }),
@@ -213,6 +284,18 @@ function settle(options: TrainOptions): Settled {
   ] as const)
     if (!(value >= 0 && value < below))
       throw new SisyphusError('usage', `--${name}: ${value} is out of range${below === 1 ? ' [0, 1)' : ''}`);
+  if (rangePenalty !== null) parsePenalty(rangePenalty);
+  for (const [name, value] of [
+    ['clip-range', clipRange],
+    ['range', range],
+    ['temperature', settings.temperature],
+  ] as const)
+    if (value !== null && !(value > 0 && Number.isFinite(value)))
+      throw new SisyphusError('usage', `--${name}: ${value} is no number above 0`);
+  if (!(settings.distill >= 0 && settings.distill <= 1))
+    throw new SisyphusError('usage', `--distill: ${settings.distill} is no share from 0 to 1`);
+  if (range !== null && clipRange === null && rangePenalty === null)
+    throw new SisyphusError('usage', '--range is for --clip-range and --range-penalty: give one of them');
   if (settings.clipNorm === 0) throw new SisyphusError('usage', '--clip-norm: 0 would leave nothing of the gradients');
   return settings;
 }
@@ -258,7 +341,7 @@ async function openJob(
   return { data, preprocessing };
 }
 
-interface Job extends Data {
+interface Job extends Data, Omit<Control, 'model'> {
   readonly run: RunFolder;
   readonly backend: BackendChoice;
   readonly file: string;
@@ -291,6 +374,8 @@ async function trainAll(job: Job): Promise<TrainReport> {
     optimizer: makeOptimizer({ optimizer: parseOptimizer(optimizer), momentum, nesterov, weightDecay }),
     clipNorm,
     seed,
+    penalty: job.penalty,
+    teacher: job.teacher,
   });
   const place = placeOf(run.checkpoint);
   const saved = run.checkpoint?.tensors;
@@ -348,6 +433,7 @@ async function trainEpoch(job: Job, step: TrainingStep, stepper: Stepper, place:
       stepper,
       batches: labelledBatches(data, place.epoch, place.step),
       rate: rateIn(settings, place.epoch),
+      ...(settings.rangePenalty !== null && { weights: weightsAt(parsePenalty(settings.rangePenalty), place.epoch) }),
       firstStep: place.epoch * data.stepsPerEpoch,
       rows: data.rows,
       task: `epoch ${place.epoch + 1}/${settings.epochs}`,

@@ -3,9 +3,11 @@ import type { TrainingBatch } from '../data/training-batches.ts';
 import type { NdArray } from '../eval/session.ts';
 import { elementCount } from '../graph/tensor.ts';
 import { makeRng } from '../rng.ts';
+import type { Distillation } from './distillation.ts';
 import type { Objective } from './losses.ts';
 import type { Lowered } from './lower.ts';
 import { clipNorm, type Optimizer } from './optimizers.ts';
+import type { RangePenalty } from './range-control.ts';
 import type { StepFunction } from './step.ts';
 import { tf } from './tf.ts';
 
@@ -17,8 +19,19 @@ export interface TrainingStep {
   /** What the state starts at. */
   readonly state: readonly { readonly dims: readonly number[]; readonly data: Float32Array }[];
   /** @param step number of the step in the whole run, from 0 */
-  feed(batch: FedBatch, rate: number, step: number): NdArray[];
+  feed(batch: FedBatch, rate: number, step: number, weights?: LossWeights): NdArray[];
 }
+
+/** What may change from epoch to epoch. */
+export interface LossWeights {
+  /** Of the objective, and of what a teacher says. */
+  readonly objective: number;
+  /** Of the range penalty, and its exponent. */
+  readonly penalty: number;
+  readonly power: number;
+}
+
+const PLAIN: LossWeights = { objective: 1, penalty: 0, power: 2 };
 
 export interface FedBatch {
   readonly count: number;
@@ -41,6 +54,10 @@ export interface StepOptions {
   readonly clipNorm: number | null;
   /** Of the dropout masks. */
   readonly seed: number;
+  /** What keeps values in range. */
+  readonly penalty?: RangePenalty | null;
+  /** A network whose logits count beside the target. */
+  readonly teacher?: Distillation | null;
 }
 
 export function trainingStep(lowered: Lowered, options: StepOptions): TrainingStep {
@@ -58,7 +75,9 @@ export function trainingStep(lowered: Lowered, options: StepOptions): TrainingSt
     names: all.map(({ name }) => name),
     state: all.map(({ dims, value }) => ({ dims, data: value })),
     run: (batch, state) => {
-      const { rows, target, rate, number, masks } = readBatch(lowered, batch);
+      const { rows, target, rate, number, control, masks } = readBatch(lowered, batch);
+      const { penalty, teacher } = options;
+      const wanted = teacher?.logits(rows);
       const weights = state.slice(0, parameters.length);
       const running = state.slice(parameters.length + slots.length);
       const given = masksByNode(lowered, masks);
@@ -68,12 +87,21 @@ export function trainingStep(lowered: Lowered, options: StepOptions): TrainingSt
         const named = new Map(
           [...parameters, ...statistics].map(({ name }, i) => [name, [...args, ...running][i] as tf.Tensor]),
         );
-        const { values, statistics: next } = lowered.forward(rows, named, { training: true, ...given });
+        const { values, statistics: next } = lowered.forward(rows, named, {
+          training: true,
+          ...given,
+          ...(penalty && { taps: penalty.values }),
+        });
         const output = values.get(lowered.logits) as tf.Tensor;
         for (const [i, { name }] of statistics.entries())
           kept[`statistic ${i}`] = tf.keep(tf.clone(next.get(name) as tf.Tensor));
         kept.correct = tf.keep(objective.correct(output, target));
-        return objective.loss(output, target);
+        const own = objective.loss(output, target);
+        const taught = teacher && wanted ? teacher.mixed(own, output, wanted) : own;
+        if (!penalty) return taught;
+        const [share, weight, power] = [0, 1, 2].map((i) => tf.reshape(tf.slice(control, i, 1), []));
+        const outside = penalty.loss(values, power as tf.Scalar);
+        return tf.add(tf.mul(taught, share as tf.Scalar), tf.mul(outside, weight as tf.Scalar)) as tf.Scalar;
       })([...weights]);
       const taken = (name: string): tf.Tensor => {
         const tensor = tf.clone(kept[name] as tf.Tensor);
@@ -99,7 +127,7 @@ export function trainingStep(lowered: Lowered, options: StepOptions): TrainingSt
         ],
       };
     },
-    feed: ({ count, rows, target }, rate, step) => [
+    feed: ({ count, rows, target }, rate, step, { objective: share, penalty, power } = PLAIN) => [
       ...lowered.inputs.map(({ shape }, i) => ({
         elem: 'float' as const,
         dims: [count, ...shape],
@@ -108,6 +136,7 @@ export function trainingStep(lowered: Lowered, options: StepOptions): TrainingSt
       target,
       { elem: 'float', dims: [], data: Float32Array.of(rate) },
       { elem: 'float', dims: [], data: Float32Array.of(step + 1) },
+      { elem: 'float', dims: [3], data: Float32Array.of(share, penalty, power) },
       ...dropouts.map(({ ratio, shape }, i) => mask([count, ...shape], ratio, [options.seed, step, i])),
     ],
   };
@@ -115,8 +144,13 @@ export function trainingStep(lowered: Lowered, options: StepOptions): TrainingSt
 
 /** What `TrainingStep.feed` made of a batch, as tensors. */
 export function readBatch({ inputs }: Lowered, batch: readonly tf.Tensor[]) {
-  const [target, rate, number, ...masks] = batch.slice(inputs.length) as [tf.Tensor, tf.Tensor, tf.Tensor];
-  return { rows: batch.slice(0, inputs.length), target, rate, number, masks: masks as readonly tf.Tensor[] };
+  const [target, rate, number, control, ...masks] = batch.slice(inputs.length) as [
+    tf.Tensor,
+    tf.Tensor,
+    tf.Tensor,
+    tf.Tensor1D,
+  ];
+  return { rows: batch.slice(0, inputs.length), target, rate, number, control, masks: masks as readonly tf.Tensor[] };
 }
 
 /** The masks of a step, for `Lowered.forward`. */
