@@ -200,17 +200,28 @@ export function rangePenalty(spec: PenaltySpec, bounds: readonly Bounds[]): Rang
           limits.map((limit) => 1 / (spec.from * limit)),
           shape.length > 0 ? [...shape] : [],
         );
-        const relative = tf.mul(tf.abs(x), inverse);
-        const each = spec.kind === 'power' ? tf.pow(relative, power) : huber(tf.relu(tf.sub(relative, 1)));
-        return tf.div(tf.sum(each), x.shape[0] as number);
+        const sum = spec.kind === 'power' ? tf.sum(tf.pow(tf.mul(tf.abs(x), inverse), power)) : excess(x, inverse);
+        return tf.div(sum, x.shape[0] as number);
       });
       return tf.div(tf.addN(layers), layers.length) as tf.Scalar;
     },
   };
 }
 
-/** x²/2 up to 1, x - 1/2 beyond; of values that are not negative. */
-function huber(x: tf.Tensor): tf.Tensor {
-  const small = tf.minimum(x, 1);
-  return tf.add(tf.mul(tf.square(small), 0.5), tf.sub(x, small));
+/**
+ * Sum of h(s), where s is what t = x / range exceeds [-1, 1] by, and h(s) = s²/2 up to 1 and |s| - 1/2 beyond. Its slope is
+ * s bounded to [-1, 1], which the forward pass has already: half of the work of what the tape would record.
+ */
+function excess(x: tf.Tensor, inverse: tf.Tensor): tf.Scalar {
+  return tf.customGrad((given, save) => {
+    const t = tf.mul(given as tf.Tensor, inverse);
+    const s = tf.sub(t, tf.clipByValue(t, -1, 1));
+    const slope = tf.clipByValue(s, -1, 1);
+    (save as tf.GradSaveFunc)([slope, inverse]);
+    return {
+      value: tf.sum(tf.mul(slope, tf.sub(s, tf.mul(slope, 0.5)))),
+      gradFunc: (dy: tf.Tensor, [own, factor]: tf.Tensor[]) =>
+        tf.mul(own as tf.Tensor, tf.mul(dy, factor as tf.Tensor)),
+    };
+  })(x) as tf.Scalar;
 }
