@@ -8,16 +8,14 @@
  * `mlp=…`, `lenet=…` (MNIST) and `resnet32=…` (CIFAR-10) come with the figures of the paper. With --work, what was measured
  * stays there and is not measured again.
  */
-import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { type SearchOptions, type SearchReport, search } from '../src/search/search.ts';
+import { percent, REPOSITORY, shared, unpacked } from './data.ts';
 
-const REPOSITORY = path.resolve(import.meta.dirname, '..');
-const SHARED = path.resolve(REPOSITORY, '../shared');
 const CIFAR = 'mean=.4914,.4822,.4465,std=.2023,.1994,.2010';
 
 interface Row {
@@ -29,7 +27,6 @@ interface Row {
   readonly paper?: readonly [number, number];
 }
 
-const shared = (name: string): string => path.join(SHARED, 'models', `${name}.onnx`);
 const ROWS: readonly Row[] = [
   { name: 'mlp', data: 'mnist', paper: [97.98, 97.88] },
   { name: 'lenet', data: 'mnist', paper: [99.32, 99.14] },
@@ -61,7 +58,7 @@ const temporary = await mkdtemp(path.join(os.tmpdir(), 'sisyphus-search-'));
 const work = flags.work ?? temporary;
 await mkdir(work, { recursive: true });
 const own = new Map(positionals.map((text) => text.split('=', 2) as [string, string]));
-const folder = flags.data ?? unpacked();
+const folder = flags.data ?? unpacked(temporary);
 const chosen = flags.rows?.split(',');
 const lines: string[] = [];
 for (const row of ROWS) {
@@ -75,12 +72,6 @@ const page = render();
 await writeFile(path.join(REPOSITORY, 'docs/poly-reg.md'), page);
 console.log(page);
 await rm(temporary, { recursive: true, force: true });
-
-function unpacked(): string {
-  const { status, stderr } = spawnSync('node', [path.join(SHARED, 'data/unpack.mjs'), temporary], { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`there is no data: give --data DIR (${stderr})`);
-  return temporary;
-}
 
 async function tableRow({ name, data, normalize, paper }: Row, file: string): Promise<string> {
   const run = (what: string, options: Partial<SearchOptions>): Promise<SearchReport> => {
@@ -116,10 +107,6 @@ async function tableRow({ name, data, normalize, paper }: Row, file: string): Pr
     String(bayes.test?.after.nonFinite ?? ''),
     paper ? `${paper[0].toFixed(2)} / ${paper[1].toFixed(2)}` : '',
   ].join(' | ');
-}
-
-function percent(share: number): string {
-  return (100 * share).toFixed(2);
 }
 
 function render(): string {

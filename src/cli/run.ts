@@ -17,6 +17,7 @@ import { polyCommand } from './poly.ts';
 import { presetsCommand } from './presets.ts';
 import { probeCommand } from './probe.ts';
 import { quailCommand } from './quail.ts';
+import { refitCommand } from './refit.ts';
 import { rewriteCommand } from './rewrite.ts';
 import { searchCommand } from './search.ts';
 import { trainCommand } from './train.ts';
@@ -35,6 +36,7 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   probeCommand(program, streams, signal);
   trainCommand(program, streams, signal);
   quailCommand(program, streams, signal);
+  refitCommand(program, streams, signal);
   searchCommand(program, streams, signal);
   planCommand(program, streams, signal);
   compareCommand(program, streams, signal);
