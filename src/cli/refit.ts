@@ -25,6 +25,10 @@ export function refitCommand(program: Command, streams: Streams, signal: AbortSi
     )
     .argument('<model>', 'ONNX file')
     .option('--poly <spec>', 'deg=N, or GLOB=deg=N for some activations (default: deg=4); repeatable', collect)
+    .option(
+      '--auto-degree <goal>',
+      'degrees 2, 4 and 8 by activation: depth=60 (levels of the network), or accuracy=0.5% (points lost on other images)',
+    )
     .option('--per-channel', 'a polynomial for each channel (default)')
     .option('--no-per-channel', 'one for each layer')
     .addOption(

@@ -14,6 +14,7 @@ import { failure, type Streams } from './output.ts';
 import { passesCommand } from './passes.ts';
 import { planCommand } from './plan.ts';
 import { polyCommand } from './poly.ts';
+import { polynomializeCommand } from './polynomialize.ts';
 import { presetsCommand } from './presets.ts';
 import { probeCommand } from './probe.ts';
 import { quailCommand } from './quail.ts';
@@ -36,6 +37,7 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   probeCommand(program, streams, signal);
   trainCommand(program, streams, signal);
   quailCommand(program, streams, signal);
+  polynomializeCommand(program, streams, signal);
   refitCommand(program, streams, signal);
   searchCommand(program, streams, signal);
   planCommand(program, streams, signal);

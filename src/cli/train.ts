@@ -120,7 +120,7 @@ function tellStart(
   if (from.epoch + from.step > 0) output.say(`  goes on after epoch ${from.epoch}, step ${from.step}`);
 }
 
-function epochLine({ epoch, lr, loss, trainAccuracy, testAccuracy, seconds }: EpochRecord): string {
+export function epochLine({ epoch, lr, loss, trainAccuracy, testAccuracy, seconds }: EpochRecord): string {
   const test = testAccuracy === null ? '' : `, test ${percent(testAccuracy)} %`;
   return `  epoch ${epoch}: loss ${loss.toFixed(4)}, train ${percent(trainAccuracy)} %${test} (lr ${lr.toPrecision(3)}, ${seconds.toFixed(1)} s)`;
 }

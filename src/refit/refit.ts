@@ -31,12 +31,16 @@ import { foldBatchnorm } from '../passes/fold-batchnorm.ts';
 import { type SiteSelection, selectedKinds, siteFilter, siteMatcher } from '../passes/select-sites.ts';
 import { VERSION } from '../version.ts';
 import type { TailGuard } from './channels.ts';
+import { DEGREES, type DegreeGoal, degreesWithin, degreeTable, extremes, parseDegreeGoal } from './degrees.ts';
 import { openProducts } from './least-squares.ts';
+import { verify } from './verify.ts';
 import { anyRows, type FitRecord, LINEAR, type LinearRefit, type SiteRecipe, type WalkSettings, walk } from './walk.ts';
 
 export interface RefitOptions extends Omit<CalibrationOptions, 'limit' | 'partial'>, SiteSelection {
   /** `deg=N` or `GLOB=deg=N`; the last one that matches a site is used for it. Default `deg=4`. */
   readonly poly?: readonly string[];
+  /** `depth=60` or `accuracy=0.5%`: degrees 2, 4 and 8 by activation, in place of `poly`; see `parseDegreeGoal`. */
+  readonly autoDegree?: string;
   /** Polynomials by channel. Default true. */
   readonly perChannel?: boolean;
   /** How linear layers behind a replaced activation are fitted anew. Default ridge. */
@@ -90,6 +94,8 @@ export async function refit(file: string, options: RefitOptions): Promise<RefitR
 }
 
 export interface RefitModelOptions extends RefitOptions {
+  /** What becomes the result: the model, some of whose nodes may compute something else under the same names. */
+  readonly student?: Model;
   /** Where what was reached is kept while it works; undefined for nowhere. */
   readonly part?: string;
 }
@@ -98,7 +104,7 @@ export type RefittedModel = Omit<RefitReport, 'model' | 'output'> & { readonly m
 
 /** The same for a model in memory, which stays as it is. @param where what errors call it */
 export async function refitModel(original: Model, where: string, options: RefitModelOptions): Promise<RefittedModel> {
-  const start = performance.now();
+  const clock = performance.now();
   assertValid(original, where);
   const notes: string[] = [];
   const note = (text: string) => {
@@ -106,13 +112,20 @@ export async function refitModel(original: Model, where: string, options: RefitM
     options.onNote?.(text);
   };
   const settings = settle(options);
+  const goal = options.autoDegree === undefined ? null : parseDegreeGoal(options.autoDegree);
+  if (goal && options.poly) throw new SisyphusError('usage', '--auto-degree chooses the degrees: leave --poly away');
   const folded = cloneModel(original);
   const { applied } = await foldBatchnorm.run(folded, {});
   if (applied.length > 0) note(`${applied.length} batch norms folded into the layers before them`);
-  const { recipes, kept } = recipesFor(folded, where, options);
   const rows = await calibrationRows(options);
+  const { kept, ...open } = recipesFor(folded, where, options);
+  const recipes = goal
+    ? await chosenRecipes(folded, where, [...open.recipes.keys()], goal, options, note)
+    : open.recipes;
   const feed = await openFeed(original, where, rows);
   const teacher = await anyRows(folded);
+  const start = options.student ? cloneModel(options.student) : folded;
+  if (options.student) await foldBatchnorm.run(start, {});
   const { device } = await chooseDevice(parseDevice(options.device ?? 'cpu'));
   const { threads, signal, onProgress } = options;
   const partOptions = { device, threads, name: where };
@@ -122,7 +135,7 @@ export async function refitModel(original: Model, where: string, options: RefitM
     folder: path.dirname(options.part ?? path.join(os.tmpdir(), 'part')),
   });
   const images = await readImages(feed, folded, budget, partOptions, signal);
-  const state = await openState(folded, recipes, settings, rows, images.store.rows, options);
+  const state = await openState(start, recipes, settings, rows, images.store.rows, options);
   const products = await openProducts(threads);
   const types = inferTypes(teacher);
   const logits = logitsOf(teacher.graph.outputs[0]?.value as Value, types).name;
@@ -161,7 +174,7 @@ export async function refitModel(original: Model, where: string, options: RefitM
       layers,
       kept,
       notes,
-      seconds: (performance.now() - start) / 1000,
+      seconds: (performance.now() - clock) / 1000,
     };
   } catch (error) {
     await state.flush();
@@ -208,6 +221,68 @@ function recipesFor(model: Model, where: string, options: RefitOptions) {
     `${where}: there is no activation to replace${first ? `: '${first.site}': ${first.reason}` : ''}`,
   );
 }
+
+/** Images that an accuracy is measured on: others than those of the calibration. */
+const HELD_OUT = 1000;
+
+/** Degrees by activation, as the goal asks for. */
+async function chosenRecipes(
+  model: Model,
+  where: string,
+  names: readonly string[],
+  goal: DegreeGoal,
+  options: RefitModelOptions,
+  note: (text: string) => void,
+): Promise<ReadonlyMap<string, SiteRecipe>> {
+  const rows = await calibrationRows(options);
+  const table = await degreeTable(model, where, names, rows);
+  const [least, most] = extremes(table);
+  const within = (levels: number) => degreesWithin(table, levels) as Map<string, number>;
+  const told = (degrees: ReadonlyMap<string, number>, why: string) => {
+    const counts = DEGREES.map(
+      (degree) => `${[...degrees.values()].filter((each) => each === degree).length} x ${degree}`,
+    );
+    note(`degrees ${counts.join(', ')} ${why}`);
+    return new Map([...degrees].map(([site, degree]) => [site, recipeOf(degree, options)]));
+  };
+  if (goal.kind === 'depth') {
+    const levels = goal.depth - table.depth;
+    if (levels < least)
+      throw new SisyphusError(
+        'usage',
+        `--auto-degree depth=${goal.depth}: the layers alone take ${table.depth}, activations of degree ${DEGREES[0]} ${least}: give ${table.depth + least} at least, or keep some activations with --skip`,
+      );
+    return told(within(Math.min(levels, most)), `within ${goal.depth} levels`);
+  }
+  const { part: _part, autoDegree: _goal, resume: _resume, onFit: _onFit, onNote: _onNote, ...plain } = options;
+  const seed = (rows.seed ?? 0) + 1;
+  const loses = async (levels: number): Promise<number> => {
+    const poly = [...within(levels)].map(([site, degree]) => `${site}=deg=${degree}`);
+    const { model: student } = await refitModel(model, where, { ...plain, poly });
+    const [found] = await verify(model, student, where, { ...plain, ...rows, limit: HELD_OUT, seed });
+    const lost =
+      found?.accuracy == null ? 1 - (found?.agreement ?? 0) : (found.teacherAccuracy as number) - found.accuracy;
+    note(`${table.depth + levels} levels: ${(100 * lost).toFixed(2)} points lost on ${HELD_OUT} other images`);
+    return lost;
+  };
+  // Depths in steps of an eighth of what they span; the last one that keeps the goal.
+  let [low, high] = [0, STEPS];
+  const levelsAt = (step: number) => least + Math.round(((most - least) * step) / STEPS);
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((await loses(levelsAt(middle))) <= goal.loss) high = middle;
+    else low = middle + 1;
+  }
+  if (low >= STEPS && (await loses(most)) > goal.loss)
+    throw new SisyphusError(
+      'gate',
+      `--auto-degree accuracy=${100 * goal.loss}%: not even degree ${DEGREES.at(-1)} everywhere keeps that without training; fine-tune (\`polynomialize --epochs\`)`,
+    );
+  return told(within(levelsAt(low)), `within ${table.depth + levelsAt(low)} levels`);
+}
+
+/** Of the bisection. */
+const STEPS = 8;
 
 /** Degrees above are no use here: their sums of powers lose all digits. */
 const MAX_REFIT_DEGREE = 12;

@@ -162,15 +162,20 @@ export async function walk(job: Walk): Promise<FitRecord[]> {
 }
 
 /** The activations to replace and the linear layers behind the first of them, in an order in which they can be fitted. */
-function stepsOf({ teacher, sites, settings, onNote }: Walk): Step[] {
+function stepsOf({ teacher, student, sites, settings, onNote }: Walk): Step[] {
   const order = topologicalOrder(teacher.graph);
   const place = new Map(order.map((node, i) => [node, i]));
   const at = (value: Value) => place.get(value.producer as Node) ?? -1;
   const found = findActivations(teacher, inferTypes(teacher)).sites.filter(({ name }) => sites.has(name));
   const replaced = new Set<Value>(found.map(({ output }) => output));
   const differs = new Set<Value>();
-  for (const { inputs, outputs } of order) {
-    const hit = inputs.some((value) => value && (differs.has(value) || replaced.has(value)));
+  const own = new Map(student.graph.nodes.flatMap(({ op, outputs }) => outputs.map((value) => [value?.name, op])));
+  for (const { op, inputs, outputs } of order) {
+    const other = own.get(outputs[0]?.name) ?? op;
+    // A polynomial has taken its place already, in a session before.
+    const hit =
+      (other !== op && !found.some(({ output }) => output === outputs[0])) ||
+      inputs.some((value) => value && (differs.has(value) || replaced.has(value)));
     for (const value of outputs) if (value && hit) differs.add(value);
   }
   const steps: { at: number; step: Step }[] = found.map((site) => ({
