@@ -36,7 +36,7 @@ export function polynomializeCommand(program: Command, streams: Streams, signal:
     .option('--poly <spec>', 'deg=N, or GLOB=deg=N for some activations (default: deg=4); repeatable', collect)
     .option(
       '--depth <levels>',
-      'multiplicative levels that the network may have, in place of --poly: degrees 2, 4 and 8 by activation',
+      'multiplicative levels that the network may have, in place of --poly: degrees 2 and 4 by activation',
       wholeNumber('--depth', 1, 1e6),
     )
     .addOption(

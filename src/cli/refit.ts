@@ -27,7 +27,7 @@ export function refitCommand(program: Command, streams: Streams, signal: AbortSi
     .option('--poly <spec>', 'deg=N, or GLOB=deg=N for some activations (default: deg=4); repeatable', collect)
     .option(
       '--auto-degree <goal>',
-      'degrees 2, 4 and 8 by activation: depth=60 (levels of the network), or accuracy=0.5% (points lost on other images)',
+      'degrees 2 and 4 by activation: depth=60 (levels of the network), or accuracy=0.5% (points lost on other images)',
     )
     .option('--per-channel', 'a polynomial for each channel (default)')
     .option('--no-per-channel', 'one for each layer')
@@ -66,6 +66,11 @@ export function refitCommand(program: Command, streams: Streams, signal: AbortSi
       notNegative('--cache-memory'),
     )
     .option('--cache-disk <GB>', 'the same on disk, beside the output (default: 0)', notNegative('--cache-disk'))
+    .option(
+      '--checkpoint-every <s>',
+      'seconds between two writings of what was reached (default: 10)',
+      notNegative('--checkpoint-every'),
+    )
     .option('-o, --output <file>', 'default: MODEL.refit.onnx')
     .option('--resume', 'go on from OUTPUT.part')
     .option('--force', 'replace an existing output');

@@ -131,6 +131,12 @@ const TAIL_POINTS = 401;
 /** Of the mean diagonal: digits that float64 has to spare. */
 const RIDGE = 1e-7;
 
+/**
+ * A channel of few values, as dense layers have them, is fitted as if it had so many more, which are like those of the
+ * whole layer.
+ */
+const PRIOR = 100;
+
 export interface ChannelFit {
   /** Of the powers of x, constant first: one list, or one for each channel. */
   readonly coefficients: readonly (readonly number[])[];
@@ -141,29 +147,26 @@ export interface ChannelFit {
 /** Solves the normal equations. @throws SisyphusError `data` where the sums are not finite */
 export function fitChannels(moments: Moments, options: ChannelFitOptions): ChannelFit {
   const { channels, degree } = moments;
-  const [wide, narrow] = [2 * degree + 1, degree + 1];
+  const narrow = degree + 1;
   const coefficients: number[][] = [];
   let [left, total] = [0, 0];
+  const layer = pooled(moments, [...Array(channels).keys()]);
   const list = options.perChannel ? Array.from({ length: channels }, (_, c) => [c]) : [[...Array(channels).keys()]];
   for (const members of list) {
-    const scale = members.reduce((most, c) => Math.max(most, moments.scale[c] as number), 0);
-    const own = new Float64Array(wide);
-    const cross = new Float64Array(narrow);
-    let squares = 0;
-    for (const c of members) {
-      const ratio = (moments.scale[c] as number) / scale;
-      for (let k = 0; k < wide; k++) own[k] = (own[k] as number) + (moments.x[c * wide + k] as number) * ratio ** k;
-      for (let k = 0; k < narrow; k++)
-        cross[k] = (cross[k] as number) + (moments.xy[c * narrow + k] as number) * ratio ** k;
-      squares += moments.yy[c] as number;
-    }
+    const { scale, own, cross, squares } = pooled(moments, members);
     const count = own[0] as number;
     if (![...own, ...cross, squares].every(Number.isFinite))
       throw new SisyphusError('data', 'values that are not finite reach it');
     const [measured, target] = [own.map((value) => value / count), cross.map((value) => value / count)];
+    const prior = members.length < channels ? PRIOR / (PRIOR + count) : 0;
+    const blended = (values: Float64Array, whole: Float64Array) =>
+      values.map(
+        (value, k) =>
+          (1 - prior) * value + (prior * (whole[k] as number) * (layer.scale / scale) ** k) / (layer.own[0] as number),
+      );
     const guarded = options.tail
-      ? withTail(measured, target, scale, options, members[0] ?? 0)
-      : { own: measured, cross: target };
+      ? withTail(blended(measured, layer.own), blended(target, layer.cross), scale, options, members[0] ?? 0)
+      : { own: blended(measured, layer.own), cross: blended(target, layer.cross) };
     const solved = solve(guarded.own, guarded.cross, narrow);
     coefficients.push(solved.map((value, k) => value / scale ** k));
     let error = squares / count;
@@ -176,6 +179,22 @@ export function fitChannels(moments: Moments, options: ChannelFitOptions): Chann
     total += squares;
   }
   return { coefficients, error: Math.sqrt(left / (total || 1)) };
+}
+
+/** The sums of some channels together, on the widest scale among them. */
+function pooled({ scale: scales, x, xy, yy, degree }: Moments, members: readonly number[]) {
+  const [wide, narrow] = [2 * degree + 1, degree + 1];
+  const scale = members.reduce((most, c) => Math.max(most, scales[c] as number), 0);
+  const own = new Float64Array(wide);
+  const cross = new Float64Array(narrow);
+  let squares = 0;
+  for (const c of members) {
+    const ratio = (scales[c] as number) / scale;
+    for (let k = 0; k < wide; k++) own[k] = (own[k] as number) + (x[c * wide + k] as number) * ratio ** k;
+    for (let k = 0; k < narrow; k++) cross[k] = (cross[k] as number) + (xy[c * narrow + k] as number) * ratio ** k;
+    squares += yy[c] as number;
+  }
+  return { scale, own, cross, squares };
 }
 
 /** Adds values spread evenly over [-1, 1], times the scale, with the activation as their target. */

@@ -17,8 +17,8 @@ import { makeOption, measuredRecipe } from '../planner/candidates.ts';
 import { cheapestWithin } from '../planner/knapsack.ts';
 import { openTrial } from '../planner/trial.ts';
 
-/** Higher degrees come with levels of their own only: 2 takes two, 4 three, 8 four. */
-export const DEGREES = [2, 4, 8] as const;
+/** Two levels, and three. Degree 8, with four, fits better and escapes sooner. */
+export const DEGREES = [2, 4] as const;
 
 export type DegreeGoal =
   | { readonly kind: 'depth'; readonly depth: number }

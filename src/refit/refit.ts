@@ -39,7 +39,7 @@ import { anyRows, type FitRecord, LINEAR, type LinearRefit, type SiteRecipe, typ
 export interface RefitOptions extends Omit<CalibrationOptions, 'limit' | 'partial'>, SiteSelection {
   /** `deg=N` or `GLOB=deg=N`; the last one that matches a site is used for it. Default `deg=4`. */
   readonly poly?: readonly string[];
-  /** `depth=60` or `accuracy=0.5%`: degrees 2, 4 and 8 by activation, in place of `poly`; see `parseDegreeGoal`. */
+  /** `depth=60` or `accuracy=0.5%`: degrees 2 and 4 by activation, in place of `poly`; see `parseDegreeGoal`. */
   readonly autoDegree?: string;
   /** Polynomials by channel. Default true. */
   readonly perChannel?: boolean;
@@ -58,6 +58,8 @@ export interface RefitOptions extends Omit<CalibrationOptions, 'limit' | 'partia
   readonly cacheDisk?: number;
   /** Default: `MODEL.refit.onnx` beside the model. What was reached so far is in OUTPUT.part until the end. */
   readonly output?: string;
+  /** Seconds between two writings of OUTPUT.part. Default 10. */
+  readonly checkpointEvery?: number;
   /** Go on from OUTPUT.part. */
   readonly resume?: boolean;
   readonly force?: boolean;
@@ -178,8 +180,10 @@ export async function refitModel(original: Model, where: string, options: RefitM
     };
   } catch (error) {
     await state.flush();
-    if (signal?.aborted && options.part !== undefined)
-      throw new SisyphusError('aborted', `interrupted; --resume goes on from ${options.part}`, { cause: error });
+    if (signal?.aborted) {
+      const next = options.part === undefined ? 'nothing was written' : `--resume goes on from ${options.part}`;
+      throw new SisyphusError('aborted', `interrupted; ${next}`, { cause: error });
+    }
     throw error;
   } finally {
     await products.release();
@@ -362,8 +366,7 @@ interface State {
 }
 
 const STATE = 'sisyphus.refit.state';
-/** Seconds between two writings. */
-const EVERY = 10;
+const EVERY_SECONDS = 10;
 
 async function openState(
   folded: Model,
@@ -371,7 +374,7 @@ async function openState(
   settings: WalkSettings,
   { data, split, seed }: CalibrationOptions,
   images: number,
-  { part, resume, normalize, resize, layout }: RefitModelOptions,
+  { part, resume, normalize, resize, layout, checkpointEvery = EVERY_SECONDS }: RefitModelOptions,
 ): Promise<State> {
   const asked = {
     version: VERSION,
@@ -411,7 +414,7 @@ async function openState(
     async save(record) {
       records.push(record);
       dirty = true;
-      if (performance.now() - last > 1000 * EVERY) await flush();
+      if (performance.now() - last > 1000 * checkpointEvery) await flush();
     },
   };
 }
