@@ -21,6 +21,7 @@ import { quailCommand } from './quail.ts';
 import { refitCommand } from './refit.ts';
 import { rewriteCommand } from './rewrite.ts';
 import { searchCommand } from './search.ts';
+import { shrinkCommand } from './shrink.ts';
 import { trainCommand } from './train.ts';
 
 const EXIT: Partial<Record<ErrorCode, number>> = { usage: 2, spec: 2, gate: 3, aborted: 130 };
@@ -36,6 +37,7 @@ export async function run(args: readonly string[], streams: Streams, signal: Abo
   evalCommand(program, streams, signal);
   probeCommand(program, streams, signal);
   trainCommand(program, streams, signal);
+  shrinkCommand(program, streams, signal);
   quailCommand(program, streams, signal);
   polynomializeCommand(program, streams, signal);
   refitCommand(program, streams, signal);

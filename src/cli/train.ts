@@ -45,6 +45,12 @@ export function trainCommand(program: Command, streams: Streams, signal: AbortSi
       'on what lies beyond: huber=0.1,from=1 | power=0.006,p=10,warmup=4,from=0.96 (PILLAR)',
     )
     .option('--range <a>', 'for both: [-a, a] at every layer, in place of calibrated ranges', positiveNumber('--range'))
+    .addOption(
+      new Option(
+        '--norm <name>',
+        'polynorm: each sample is normalised before each layer, by additions and products; hermite: activations become quadratics in AESPA’s basis',
+      ).choices(['polynorm', 'hermite']),
+    )
     .option('--teacher <file>', 'learn from this model’s logits too')
     .option('--temperature <T>', 'of the teacher’s logits (default: 4)', positiveNumber('--temperature'))
     .option('--distill <share>', 'of the loss that the teacher makes (default: 0.9)', notNegative('--distill'))

@@ -139,3 +139,15 @@ function powerOf(model: Model, types: Types, node: Node): { input: Value; label:
   const exponent = constantScalar(model, b);
   return exponent !== null && exponent >= 2 ? { input: a, label: `power ${exponent}` } : null;
 }
+
+/** The nodes of a layer that read its input, in order: those between its input and its output. */
+export function readersOf({ input, output }: Pick<NonlinearSite, 'input' | 'output'>): Node[] {
+  const inside = new Set<Node>();
+  const queue = [output.producer];
+  for (let node = queue.pop(); node !== undefined; node = queue.pop()) {
+    if (!node || inside.has(node)) continue;
+    inside.add(node);
+    for (const value of node.inputs) if (value && value !== input) queue.push(value.producer);
+  }
+  return (input.body?.nodes ?? []).filter((node) => inside.has(node) && node.inputs.includes(input));
+}

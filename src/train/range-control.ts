@@ -5,9 +5,9 @@
  */
 import { SisyphusError } from '../errors.ts';
 import { type CalibrationOptions, calibrate } from '../eval/calibration.ts';
-import { type NonlinearSite, nonlinearSites } from '../eval/sites.ts';
+import { type NonlinearSite, nonlinearSites, readersOf } from '../eval/sites.ts';
 import { addConstant, addNode, cloneModel, setInput } from '../graph/edit.ts';
-import type { Model, Node } from '../graph/ir.ts';
+import type { Model } from '../graph/ir.ts';
 import { inferTypes } from '../graph/shapes.ts';
 import { makeTensor } from '../graph/tensor.ts';
 import { channelRangesOf, rangesOf } from '../passes/ranges.ts';
@@ -110,18 +110,6 @@ export function clipped(model: Model, bounds: readonly Bounds[], factor: number)
         if (value === site.input) setInput(reader, index, within.outputs[0] ?? null);
   }
   return copy;
-}
-
-/** The nodes of a layer that read its input, in order: those between its input and its output. */
-function readersOf({ input, output }: NonlinearSite): Node[] {
-  const inside = new Set<Node>();
-  const queue = [output.producer];
-  for (let node = queue.pop(); node !== undefined; node = queue.pop()) {
-    if (!node || inside.has(node)) continue;
-    inside.add(node);
-    for (const value of node.inputs) if (value && value !== input) queue.push(value.producer);
-  }
-  return (input.body?.nodes ?? []).filter((node) => inside.has(node) && node.inputs.includes(input));
 }
 
 /**

@@ -9,6 +9,7 @@ import { formatAugment, parseAugment } from '../data/augment.ts';
 import type { Layout } from '../data/dataset.ts';
 import { openTrainingData, type TrainingData } from '../data/training-batches.ts';
 import { SisyphusError } from '../errors.ts';
+import type { CalibrationOptions } from '../eval/calibration.ts';
 import { openRows } from '../eval/feed.ts';
 import { type Preprocessing, type PreprocessingText, recordPreprocessing } from '../eval/preprocessing.ts';
 import type { NdArray } from '../eval/session.ts';
@@ -17,6 +18,7 @@ import { setMetadata } from '../graph/edit.ts';
 import type { Model } from '../graph/ir.ts';
 import { readModel } from '../graph/read.ts';
 import { serialize, writeModel } from '../graph/write.ts';
+import { settleHermite } from '../passes/hermite.ts';
 import type { OnProgress } from '../progress.ts';
 import { VERSION } from '../version.ts';
 import { type BackendChoice, type BackendName, useBackend } from './choose-backend.ts';
@@ -26,6 +28,7 @@ import { type EpochSums, NOTHING_SEEN, runEpoch } from './epoch.ts';
 import { classification, type LossName, parseLoss } from './losses.ts';
 import { type Lowered, lower } from './lower.ts';
 import { measure } from './measure.ts';
+import { normalised, parseNorm } from './normalisations.ts';
 import { makeOptimizer, parseOptimizer } from './optimizers.ts';
 import { raise } from './raise.ts';
 import {
@@ -71,6 +74,8 @@ export interface TrainSettings extends PreprocessingText {
   readonly rangePenalty?: string;
   /** For the penalty and the clip: one range for all layers, in place of the calibrated ones. */
   readonly range?: number;
+  /** polynorm | hermite, see `normalised`. */
+  readonly norm?: string;
   /** A model whose logits are learnt from beside the labels. */
   readonly teacher?: string;
   /** Of the teacher's logits. Default 4. */
@@ -143,7 +148,7 @@ export interface TrainReport {
 }
 
 /** Settings that may be absent. */
-type Open = 'clipNorm' | 'limit' | 'clipRange' | 'rangePenalty' | 'range' | 'teacher';
+type Open = 'clipNorm' | 'limit' | 'clipRange' | 'rangePenalty' | 'range' | 'norm' | 'teacher';
 type Settled = Required<Omit<TrainSettings, Open | keyof PreprocessingText>> &
   Pick<TrainSettings, 'normalize' | 'resize' | 'layout'> & {
     readonly [K in Open]: NonNullable<TrainSettings[K]> | null;
@@ -159,8 +164,9 @@ export async function train(file: string, options: TrainOptions): Promise<TrainR
   // A run goes on as it was started, unless that is asked to be otherwise, which is refused below.
   const given: TrainOptions = options.resume ? { ...(await readConfig(folder)), ...defined(options) } : options;
   const settings = settle(given);
-  const model = readModel(file);
-  const bytes = serialize(model, { inline: true });
+  const original = readModel(file);
+  const bytes = serialize(original, { inline: true });
+  const model = await withNorm(original, file, settings, options);
   const control = await openControl(model, file, settings, options);
   const lowered = await lower(control.model, file);
   if (lowered.inputs.length > 1)
@@ -196,6 +202,24 @@ export async function train(file: string, options: TrainOptions): Promise<TrainR
   }
 }
 
+async function withNorm(model: Model, file: string, settings: Settled, options: TrainOptions): Promise<Model> {
+  if (settings.norm === null) return model;
+  return normalised(model, file, parseNorm(settings.norm), calibrationOf(settings, options));
+}
+
+/** Measurements on training images. */
+const calibrationOf = (
+  { data, normalize, resize, layout }: Settled,
+  { threads, signal }: TrainOptions,
+): CalibrationOptions => ({
+  data,
+  ...(normalize !== undefined && { normalize }),
+  ...(resize !== undefined && { resize }),
+  ...(layout !== undefined && { layout }),
+  ...(threads && { threads }),
+  ...(signal && { signal }),
+});
+
 interface Control {
   /** What is trained: the model, with clips if they are asked for. */
   readonly model: Model;
@@ -204,27 +228,14 @@ interface Control {
 }
 
 /** What training has beside the model and its labels. */
-async function openControl(
-  model: Model,
-  file: string,
-  settings: Settled,
-  { signal, threads }: TrainOptions,
-): Promise<Control> {
+async function openControl(model: Model, file: string, settings: Settled, options: TrainOptions): Promise<Control> {
   const { clipRange, rangePenalty: penalty, range, teacher, temperature, distill: weight } = settings;
   const taught = teacher === null ? null : readModel(teacher);
   let bounds: readonly Bounds[] = [];
   if (clipRange !== null || penalty !== null) {
-    const { data, normalize, resize, layout } = settings;
     bounds =
       range === null
-        ? await calibratedBounds(model, file, taught ?? model, {
-            data,
-            ...(normalize !== undefined && { normalize }),
-            ...(resize !== undefined && { resize }),
-            ...(layout !== undefined && { layout }),
-            ...(threads && { threads }),
-            ...(signal && { signal }),
-          })
+        ? await calibratedBounds(model, file, taught ?? model, calibrationOf(settings, options))
         : uniformBounds(model, file, range);
   }
   return {
@@ -240,7 +251,7 @@ const defined = (options: object) =>
 /** @throws SisyphusError `usage`, `spec` */
 function settle(options: TrainOptions): Settled {
   const { data, normalize, resize, layout, clipNorm = null, limit = null } = options;
-  const { clipRange = null, rangePenalty = null, range = null, teacher = null } = options;
+  const { clipRange = null, rangePenalty = null, range = null, norm = null, teacher = null } = options;
   if (!data) throw new SisyphusError('usage', 'training needs data: give --data NAME:PATH');
   const optimizer = parseOptimizer(options.optimizer ?? 'sgd');
   const schedule = options.schedule ?? 'cosine';
@@ -263,6 +274,7 @@ function settle(options: TrainOptions): Settled {
     clipRange,
     rangePenalty,
     range,
+    norm,
     teacher,
     temperature: options.temperature ?? 4,
     distill: options.distill ?? 0.9,
@@ -285,6 +297,7 @@ function settle(options: TrainOptions): Settled {
     if (!(value >= 0 && value < below))
       throw new SisyphusError('usage', `--${name}: ${value} is out of range${below === 1 ? ' [0, 1)' : ''}`);
   if (rangePenalty !== null) parsePenalty(rangePenalty);
+  if (norm !== null) parseNorm(norm);
   for (const [name, value] of [
     ['clip-range', clipRange],
     ['range', range],
@@ -499,6 +512,7 @@ async function trainedModel(
     model,
     new Map([...lowered.parameters, ...lowered.statistics].map(({ name }) => [name, all.get(name) as Float32Array])),
   );
+  settleHermite(trained);
   recordPreprocessing(trained, preprocessing);
   setMetadata(trained, 'sisyphus.version', VERSION);
   setMetadata(trained, 'sisyphus.train', JSON.stringify(settings));
