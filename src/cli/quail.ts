@@ -65,6 +65,15 @@ export function quailCommand(program: Command, streams: Streams, signal: AbortSi
     )
     .option('--amm', 'min-max normalisation before each polynomial, exported with stored ranges')
     .option('--mm', 'the same training, exported with the ranges of the very batch')
+    .addOption(
+      new Option('--norm <name>', 'polynorm: each sample is normalised before each polynomial').choices(['polynorm']),
+    )
+    .option(
+      '--clip-range <times>',
+      'bound inputs of polynomials, in training alone, to so many times the teacher’s range',
+      positiveNumber('--clip-range'),
+    )
+    .option('--range-penalty <spec>', 'on what lies beyond: huber=10,from=0.8 | power=0.006,p=10,warmup=4')
     .option('--insert-batchnorm', 'batch normalisation in stages that have none')
     .addOption(
       new Option(

@@ -43,10 +43,8 @@ export async function calibratedBounds(
   const known = new Map<string, readonly number[]>(recorded);
   if (sites.some(({ name }) => !known.has(name))) {
     const single = rangesOf(model);
-    const { sites: probed } = await calibrate(measured, where, calibration);
-    for (const { name, input } of probed) {
+    for (const [name, limits] of await measuredLimits(measured, where, calibration)) {
       if (known.has(name)) continue;
-      const limits = input.channelMax.map((max, c) => Math.max(Math.abs(max ?? 0), Math.abs(input.channelMin[c] ?? 0)));
       const range = single.get(name);
       known.set(name, range === undefined ? limits : limits.map((limit) => Math.min(limit, range)));
     }
@@ -57,6 +55,30 @@ export async function calibratedBounds(
 /** The same range for all layers. */
 export function uniformBounds(model: Model, where: string, range: number): Bounds[] {
   return visibleSites(model, where).map((site) => boundsFor(model, site, [range]));
+}
+
+/** Largest magnitudes by channel at each nonlinear layer, on training images. */
+export async function measuredLimits(
+  model: Model,
+  where: string,
+  calibration: CalibrationOptions,
+): Promise<Map<string, readonly number[]>> {
+  const { sites } = await calibrate(model, where, calibration);
+  return new Map(
+    sites.map(({ name, input }) => [
+      name,
+      input.channelMax.map((max, c) => Math.max(Math.abs(max ?? 0), Math.abs(input.channelMin[c] ?? 0))),
+    ]),
+  );
+}
+
+/** Of those layers of a model, or of a part of one, that limits are known for. */
+export function boundsWithin(model: Model, limits: ReadonlyMap<string, readonly number[]>): Bounds[] {
+  const { sites } = nonlinearSites(model, inferTypes(model));
+  return sites.flatMap((site) => {
+    const known = limits.get(site.name);
+    return known ? [boundsFor(model, site, known)] : [];
+  });
 }
 
 function visibleSites(model: Model, where: string): NonlinearSite[] {

@@ -39,11 +39,21 @@ import { type Lowered, lower } from '../lower.ts';
 import { measure } from '../measure.ts';
 import { makeOptimizer, parseOptimizer } from '../optimizers.ts';
 import { raise } from '../raise.ts';
+import {
+  boundsWithin,
+  clipped,
+  measuredLimits,
+  type PenaltySpec,
+  parsePenalty,
+  type RangePenalty,
+  rangePenalty,
+  weightsAt,
+} from '../range-control.ts';
 import { openRunFolder, type RunFolder, readConfig } from '../run-folder.ts';
 import type { NamedTensors } from '../safetensors.ts';
 import { parseSchedule, rateAt } from '../schedules.ts';
 import { makeStepper, type Stepper } from '../step.ts';
-import { type TrainingStep, trainingStep } from '../training-step.ts';
+import { type LossWeights, type TrainingStep, trainingStep } from '../training-step.ts';
 import { type QuailSettings, type Settled, type StageSettings, settingsOf, settle } from './settings.ts';
 import type { StageData } from './stage-data.ts';
 import { cutStages, LOGITS, type Stage } from './stages.ts';
@@ -233,6 +243,7 @@ export async function quail(file: string, options: QuailOptions): Promise<QuailR
   const statistics = await readStatistics(teacher, file, settings, options);
   const replace = { poly: settings.poly.map(parseSiteSpec), ...selection(settings), statistics };
   const planned = plannedSites(teacher, file, replace);
+  const limits = await limitsFor(teacher, file, planned, settings, options);
   const names = planned.map(({ name }) => name);
   const stages = cutStages(teacher, file, names);
   const { dataset, preprocessing } = await openRows(original, file, { ...settings, split: 'train' });
@@ -270,7 +281,14 @@ export async function quail(file: string, options: QuailOptions): Promise<QuailR
     teacher,
     stages,
     planned,
-    recipe: { replace, amm: settings.amm, insertBatchnorm: settings.insertBatchnorm, init: settings.init },
+    limits,
+    recipe: {
+      replace,
+      amm: settings.amm,
+      insertBatchnorm: settings.insertBatchnorm,
+      norm: settings.norm,
+      init: settings.init,
+    },
     perStage: settingsOf(
       settings,
       stages.map(({ name }) => name),
@@ -313,6 +331,31 @@ async function readStatistics(
   return () => measured;
 }
 
+/** Ranges that range control keeps the student in. */
+async function limitsFor(
+  teacher: Model,
+  file: string,
+  planned: readonly Planned[],
+  settings: Settled,
+  { threads, signal }: QuailOptions,
+): Promise<ReadonlyMap<string, readonly number[]>> {
+  if (settings.clipRange === null && settings.rangePenalty === null) return new Map();
+  const square = planned.find((site) => site.square);
+  if (square)
+    throw new SisyphusError(
+      'usage',
+      `--clip-range and --range-penalty keep the teacher's ranges, but the square at '${square.name}' is rescaled: give --poly deg=2,a=data or the like`,
+    );
+  const { data, normalize, seed } = settings;
+  return measuredLimits(teacher, file, {
+    data,
+    seed,
+    ...(normalize !== undefined && { normalize }),
+    ...(threads && { threads }),
+    ...(signal && { signal }),
+  });
+}
+
 interface Job {
   readonly file: string;
   readonly output: string;
@@ -325,6 +368,8 @@ interface Job {
   /** Of the teacher. */
   readonly stages: readonly Stage[];
   readonly planned: readonly Planned[];
+  /** Of the teacher's layers, by channel; none without range control. */
+  readonly limits: ReadonlyMap<string, readonly number[]>;
   readonly recipe: Recipe;
   readonly perStage: readonly StageSettings[];
   readonly open: (shuffle: boolean) => Promise<TrainingData>;
@@ -505,6 +550,8 @@ const TEST_IMAGES = 2000;
 interface Training {
   readonly step: TrainingStep;
   readonly stepper: Stepper;
+  /** Of the parts of the loss, in the first epoch. */
+  readonly weights?: LossWeights;
 }
 
 async function save({ run, place }: State, training: Training | null): Promise<void> {
@@ -550,7 +597,11 @@ async function runStage(state: State): Promise<void> {
   for (const { nodes } of stages.slice(0, index))
     for (const node of nodes) for (const value of node.inputs) if (value) before.add(value.name);
   const where = `${file}, stage '${stages[index]?.name}'`;
-  const lowered = await lower(model, where, { trains: ({ name }) => !before.has(name) });
+  const { clipRange, rangePenalty: penaltyText } = state.settings;
+  const bounds = boundsWithin(model, state.limits);
+  const bounded = clipRange === null ? model : clipped(model, bounds, clipRange);
+  const penalty = penaltyText === null || bounds.length === 0 ? null : parsePenalty(penaltyText);
+  const lowered = await lower(bounded, where, { trains: ({ name }) => !before.has(name) });
   const reads = lowered.inputs.map(({ name }) => name);
   const network = await networkOf(state, state.student);
   const own = state.perStage[index] as StageSettings;
@@ -559,7 +610,15 @@ async function runStage(state: State): Promise<void> {
     place.phase === 'imitation'
       ? await values.imitation(network, index, reads)
       : await values.finetuning(network, index, reads, epochs);
-  const trained = await trainStage(state, { lowered, data, own, epochs, say, where });
+  const trained = await trainStage(state, {
+    lowered,
+    data,
+    own,
+    epochs,
+    say,
+    where,
+    penalty: penalty && { spec: penalty, loss: rangePenalty(penalty, bounds) },
+  });
   if (trained) state.student = raise(state.student, trained);
   else if (place.stopped && place.phase === 'imitation')
     // The activation as it was is worth more than a polynomial that could not be trained.
@@ -624,6 +683,7 @@ interface StageTraining {
   readonly say: (note: string) => void;
   /** What errors call the stage. */
   readonly where: string;
+  readonly penalty: { readonly spec: PenaltySpec; readonly loss: RangePenalty } | null;
 }
 
 /**
@@ -676,7 +736,10 @@ const WORSE = { times: 1.5, share: 0.02 };
 const STAGES = 128;
 const EPOCHS = 4096;
 
-async function tryStage(state: State, { lowered, data, own, epochs, where, say }: StageTraining): Promise<Outcome> {
+async function tryStage(
+  state: State,
+  { lowered, data, own, epochs, where, say, penalty }: StageTraining,
+): Promise<Outcome> {
   const { place, settings, options } = state;
   const { optimizer, momentum, nesterov, weightDecay, seed } = settings;
   const objective: Objective = place.phase === 'imitation' ? IMITATION : classification('ce');
@@ -686,6 +749,7 @@ async function tryStage(state: State, { lowered, data, own, epochs, where, say }
     optimizer: makeOptimizer({ optimizer: parseOptimizer(optimizer), momentum, nesterov, weightDecay }),
     clipNorm: own.clipNorm,
     seed: seed + id,
+    penalty: penalty?.loss ?? null,
   });
   const { restored } = state;
   state.restored = null;
@@ -696,7 +760,7 @@ async function tryStage(state: State, { lowered, data, own, epochs, where, say }
       data: restored?.get(step.names[i] as string)?.data ?? first,
     })),
   );
-  const training = { step, stepper };
+  const training: Training = { step, stepper, ...(penalty && { weights: weightsAt(penalty.spec, 0) }) };
   try {
     const first = step.state.map(({ data: values }) => values);
     if (place.start === null) {
@@ -721,6 +785,7 @@ async function tryStage(state: State, { lowered, data, own, epochs, where, say }
           stepper,
           batches: data.batches(id * EPOCHS + place.epoch, place.step),
           rate,
+          ...(penalty && { weights: weightsAt(penalty.spec, place.epoch) }),
           firstStep: place.epoch * data.stepsPerEpoch,
           rows: await state.values.rows(),
           task: `${taskOf(state)}, epoch ${place.epoch + 1}/${epochs}`,
@@ -768,12 +833,12 @@ const HALVINGS = 60;
 const JUDGES = 8;
 
 /** The losses of a few batches after one step on the first of them; the state stays as it was. */
-async function lossesOf({ step, stepper }: Training, data: StageData, rate: number): Promise<number[]> {
+async function lossesOf({ step, stepper, weights }: Training, data: StageData, rate: number): Promise<number[]> {
   const start = await stepper.read();
   const losses: number[] = [];
   for await (const batch of data.batches(0, 0)) {
-    if (losses.length === 0 && rate > 0) await stepper.run(step.feed(batch, rate, 0));
-    const [loss] = await stepper.run(step.feed(batch, 0, 1));
+    if (losses.length === 0 && rate > 0) await stepper.run(step.feed(batch, rate, 0, weights));
+    const [loss] = await stepper.run(step.feed(batch, 0, 1, weights));
     stepper.undo();
     losses.push(Number(loss?.data[0]));
     if (losses.length === JUDGES) break;

@@ -5,6 +5,7 @@ import { SisyphusError } from '../../errors.ts';
 import type { PreprocessingText } from '../../eval/preprocessing.ts';
 import { globMatcher } from '../../poly/spec.ts';
 import { parseOptimizer } from '../optimizers.ts';
+import { parsePenalty } from '../range-control.ts';
 import { parseSchedule } from '../schedules.ts';
 
 /** How one stage is trained. */
@@ -31,6 +32,12 @@ export interface QuailSettings extends Partial<StageSettings>, PreprocessingText
   /** The same training; exported with the true ranges at run time. */
   readonly mm?: boolean;
   readonly insertBatchnorm?: boolean;
+  /** polynorm: each sample is normalised before each activation, see `passes/insert-polynorm.ts`. */
+  readonly norm?: string;
+  /** In training alone, inputs of polynomials are bounded to so many times the teacher's range. */
+  readonly clipRange?: number;
+  /** On what lies beyond it, see `parsePenalty`. */
+  readonly rangePenalty?: string;
   /** auto | fit | teacher */
   readonly init?: string;
   /** `GLOB=key=value,…`: other settings for the stages whose names match. */
@@ -78,7 +85,13 @@ export type Settled = StageSettings &
       | 'divergeAt'
       | 'cacheMemory'
       | 'cacheDisk']-?: NonNullable<QuailSettings[K]>;
-  } & { readonly init: 'auto' | 'fit' | 'teacher'; readonly limit: number | null };
+  } & {
+    readonly init: 'auto' | 'fit' | 'teacher';
+    readonly limit: number | null;
+    readonly norm: 'polynorm' | null;
+    readonly clipRange: number | null;
+    readonly rangePenalty: string | null;
+  };
 
 const INITS = ['auto', 'fit', 'teacher'] as const;
 
@@ -103,6 +116,7 @@ export function settle(options: Partial<QuailSettings>): Settled {
       'usage',
       '--insert-batchnorm: min-max normalisation undoes what a batch norm before it does',
     );
+  refuseControl(options, amm);
   const settings: Settled = {
     data,
     poly: options.poly ?? ['quad'],
@@ -112,6 +126,9 @@ export function settle(options: Partial<QuailSettings>): Settled {
     mm: options.mm ?? false,
     insertBatchnorm: options.insertBatchnorm ?? false,
     init,
+    norm: options.norm === 'polynorm' ? options.norm : null,
+    clipRange: options.clipRange ?? null,
+    rangePenalty: options.rangePenalty ?? null,
     stage: options.stage ?? [],
     epochs,
     finetuneEpochs: options.finetuneEpochs ?? epochs,
@@ -149,6 +166,19 @@ export function settle(options: Partial<QuailSettings>): Settled {
   least('cache-memory', settings.cacheMemory, 0);
   least('cache-disk', settings.cacheDisk, 0);
   return settings;
+}
+
+/** @throws SisyphusError `usage` where range control does not go with the rest */
+function refuseControl({ norm, clipRange, rangePenalty, insertBatchnorm }: Partial<QuailSettings>, amm: boolean): void {
+  if (norm !== undefined && norm !== null && norm !== 'polynorm')
+    throw new SisyphusError('usage', `--norm '${norm}': QuaIL takes polynorm; hermite is for train`);
+  if (norm && (amm || insertBatchnorm))
+    throw new SisyphusError('usage', '--norm polynorm stands alone: leave --amm, --mm and --insert-batchnorm away');
+  if (rangePenalty) parsePenalty(rangePenalty);
+  if (clipRange != null && !(clipRange > 0))
+    throw new SisyphusError('usage', `--clip-range: ${clipRange} is not above 0`);
+  if ((clipRange != null || rangePenalty) && amm)
+    throw new SisyphusError('usage', '--clip-range and --range-penalty: min-max normalisation has ranges of its own');
 }
 
 const KEYS: Readonly<Record<string, keyof StageSettings>> = {

@@ -12,6 +12,7 @@ import { type ActivationSite, findActivations } from '../../passes/activation-si
 import { insertAffine } from '../../passes/insert-affine.ts';
 import { insertTrainableAmm } from '../../passes/insert-amm.ts';
 import { insertBatchnorm } from '../../passes/insert-batchnorm.ts';
+import { insertPolynorm, typicalSample } from '../../passes/insert-polynorm.ts';
 import { type ReplaceActivationOptions, runReplaceActivation } from '../../passes/replace-activation.ts';
 import { selectedKinds } from '../../passes/select-sites.ts';
 import { setBatch } from '../../passes/set-batch.ts';
@@ -23,6 +24,7 @@ export interface Recipe {
   readonly replace: ReplaceActivationOptions;
   readonly amm: boolean;
   readonly insertBatchnorm: boolean;
+  readonly norm: 'polynorm' | null;
   /** Bring squares near the activation that they replace: where no batch norm does it, always, or never. */
   readonly init: 'auto' | 'fit' | 'teacher';
 }
@@ -78,6 +80,14 @@ export async function replaceStage(
   } else if (recipe.insertBatchnorm && !normalized) {
     insertBatchnorm(student, site(), (await sample()).before);
     notes.push('batch normalisation before it, with the statistics of a sample');
+  }
+  if (recipe.norm === 'polynorm') {
+    const { before } = await sample();
+    const { name, input, node } = site();
+    const typical = typicalSample(before.dims, before.data as Float32Array);
+    const reason = insertPolynorm(student, { name, input, rank: before.dims.length }, [node], typical);
+    if (reason) throw refuse('no normalisation before it', reason);
+    notes.push('each sample normalised before it');
   }
   if (!recipe.amm && square && (recipe.init === 'fit' || (recipe.init === 'auto' && !normalized))) {
     const { before, after } = await sample();
