@@ -1,6 +1,7 @@
 /** The library: what the command line does, as functions that return reports. */
 import type { PlannedStage, QuailOptions, QuailReport } from './train/quail/quail.ts';
 import type { QuailSettings } from './train/quail/settings.ts';
+import type { ShrinkOptions, ShrinkReport } from './train/shrink.ts';
 import type { TrainOptions, TrainReport } from './train/train.ts';
 
 export type { Batch, Dataset, DatasetOptions, Split } from './data/dataset.ts';
@@ -58,7 +59,10 @@ export {
 } from './poly/polynomial.ts';
 export { listPresets, type PresetSummary } from './poly/presets.ts';
 export { formatSpec, type PolySpec, parseSpec } from './poly/spec.ts';
+export { type PolynomializeOptions, type PolynomializeReport, polynomialize } from './polynomialize.ts';
 export type { OnProgress, ProgressEvent } from './progress.ts';
+export { type RefitOptions, type RefitReport, refit, refitModel } from './refit/refit.ts';
+export type { FitRecord, LinearRefit } from './refit/walk.ts';
 export { type ModelRewrite, type RewriteOptions, type RewriteReport, rewrite, rewriteModel } from './rewrite.ts';
 export { type SearchCandidate, type SearchOptions, type SearchReport, search } from './search/search.ts';
 export { type CheckReport, checkTargets, lint, type TargetReport } from './targets/check.ts';
@@ -73,6 +77,7 @@ export type {
   StageRecord,
 } from './train/quail/quail.ts';
 export type { QuailSettings } from './train/quail/settings.ts';
+export type { ShrinkOptions, ShrinkReport, ShrunkSite } from './train/shrink.ts';
 export type { EpochRecord, TrainOptions, TrainReport, TrainStart } from './train/train.ts';
 export { VERSION } from './version.ts';
 export { comparePage, evalPage, maximaSvg, polynomialSvg, probePage } from './view/pages.ts';
@@ -80,6 +85,11 @@ export { comparePage, evalPage, maximaSvg, polynomialSvg, probePage } from './vi
 /** `sisyphus train`, see `train/train.ts`. TensorFlow.js is loaded on the first call: others need not wait for it. */
 export async function train(file: string, options: TrainOptions): Promise<TrainReport> {
   return (await import('./train/train.ts')).train(file, options);
+}
+
+/** `sisyphus shrink`, see `train/shrink.ts`. */
+export async function shrink(file: string, options: ShrinkOptions): Promise<ShrinkReport> {
+  return (await import('./train/shrink.ts')).shrink(file, options);
 }
 
 /** `sisyphus quail`, see `train/quail/quail.ts`. */
