@@ -77,7 +77,7 @@ describe('range penalty', () => {
             b,
           );
         const slope = (moved(step) - moved(-step)) / (2 * step);
-      expect(Math.abs((slopes[i] as number) - slope)).toBeLessThan(1e-3 * Math.max(1, Math.abs(slope)));
+        expect(Math.abs((slopes[i] as number) - slope)).toBeLessThan(1e-3 * Math.max(1, Math.abs(slope)));
       }
     },
   );
@@ -214,7 +214,13 @@ describe('training with range control', () => {
   }, async () => {
     const start = path.join(folder, 'start.onnx');
     await refit(LENET, { data: 'synthetic', images: 100, poly: ['deg=2'], threads: 2, output: start });
-    const options: TrainOptions = { ...SHORT, limit: 2048, teacher: LENET, clipRange: 1.05, rangePenalty: 'huber=1,from=0.9' };
+    const options: TrainOptions = {
+      ...SHORT,
+      limit: 2048,
+      teacher: LENET,
+      clipRange: 1.05,
+      rangePenalty: 'huber=1,from=0.9',
+    };
     const whole = await train(start, { ...options, run: path.join(folder, 'whole') });
     const controller = new AbortController();
     const cut = path.join(folder, 'cut');
