@@ -145,8 +145,16 @@ export async function walk(job: Walk): Promise<FitRecord[]> {
     const done = records[index];
     const place = { job, model, own, wanted, task };
     await advance(place, 'own', step.kind === 'linear' ? [...step.reads, step.target] : step.reads);
-    const record =
-      step.kind === 'linear' ? await linearStep(place, step, rng, done) : await activationStep(place, step, done);
+    const work = () =>
+      step.kind === 'linear' ? linearStep(place, step, rng, done) : activationStep(place, step, done);
+    const record = await work().catch((error) => {
+      if (!(error instanceof SisyphusError && error.code === 'data')) throw error;
+      throw new SisyphusError(
+        'data',
+        `${job.where}: '${step.name}': ${error.message}; a smaller --clamp or a higher degree before it may help`,
+        { cause: error },
+      );
+    });
     if (!done) {
       records[index] = record;
       await job.onFit(record, index, steps.length);
