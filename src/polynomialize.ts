@@ -150,7 +150,7 @@ function common(options: PolynomializeOptions) {
 
 /** Rates of the first epoch: quartics take small steps, see docs/refit.md. */
 const RATES = { steep: 0.003, flat: 0.02 };
-const PENALTY = 'huber=0.3,from=0.9';
+const PENALTY = 'huber=10,from=0.8';
 const CLIP = 1.05;
 
 async function fineTune(

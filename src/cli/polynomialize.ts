@@ -54,7 +54,7 @@ export function polynomializeCommand(program: Command, streams: Streams, signal:
       wholeNumber('--train-images', 1, COUNT),
     )
     .option('--augment <list>', 'crop[=4],flip[=0.5],rotate[=20] (default: crop,flip for CIFAR and Tiny ImageNet)')
-    .option('--range-penalty <spec>', 'as in train')
+    .option('--range-penalty <spec>', 'as in train (default: huber=10,from=0.8)')
     .option('--activations <kinds>', 'which functions: relu,gelu,… | relu-family | all (default: relu-family)')
     .option('--only <glob>', 'replace only activations whose name matches; repeatable', collect)
     .option('--skip <glob>', 'keep activations whose name matches; repeatable', collect)
