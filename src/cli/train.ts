@@ -42,7 +42,7 @@ export function trainCommand(program: Command, streams: Streams, signal: AbortSi
     )
     .option(
       '--range-penalty <spec>',
-      'on what lies beyond: huber=0.1,from=1 | power=0.006,p=10,warmup=4,from=0.96 (PILLAR)',
+      'on what lies beyond: huber=10,from=0.8 | power=0.006,p=10,warmup=4,from=0.96 (PILLAR)',
     )
     .option('--range <a>', 'for both: [-a, a] at every layer, in place of calibrated ranges', positiveNumber('--range'))
     .addOption(

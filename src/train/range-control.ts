@@ -148,7 +148,7 @@ export type PenaltySpec =
       readonly warmup: number;
     };
 
-/** `huber=0.1,from=1` or `power=0.006,p=10,warmup=4,from=0.96`. @throws SisyphusError `usage` */
+/** `huber=10,from=0.8` or `power=0.006,p=10,warmup=4,from=0.96`. @throws SisyphusError `usage` */
 export function parsePenalty(text: string): PenaltySpec {
   const entries = new Map(
     text.split(',').map((entry): [string, number] => {
@@ -170,7 +170,7 @@ export function parsePenalty(text: string): PenaltySpec {
   if (!fine)
     throw new SisyphusError(
       'usage',
-      `--range-penalty '${text}': write it as huber=0.1,from=1 or power=0.006,p=10,warmup=4,from=0.96`,
+      `--range-penalty '${text}': write it as huber=10,from=0.8 or power=0.006,p=10,warmup=4,from=0.96`,
     );
   return kind === 'huber' ? { kind, weight, from } : { kind, weight, from, power, warmup };
 }
