@@ -26,11 +26,11 @@ export interface Verified {
   readonly agreement: number;
   /** Images with a logit that is not finite. */
   readonly nonFinite: number;
-  /** Those, and images with a logit beyond `ESCAPED`. */
+  /** Those, and images with a logit beyond `ESCAPED`, and beyond ten times the teacher's largest. */
   readonly escaped: number;
 }
 
-/** Logits of this magnitude are none of a classifier that works. */
+/** Logits of this magnitude are none of a classifier that works, unless the teacher's come within a tenth of them. */
 export const ESCAPED = 1e3;
 
 /**
@@ -75,7 +75,7 @@ export async function verify(
         for (let row = 0; row < count; row++) {
           const [mine, theirs] = [best(logits, row, classes), best(goal, row, classes)];
           if (mine.at < 0) tally.nonFinite++;
-          if (mine.at < 0 || mine.largest > ESCAPED) tally.escaped++;
+          if (mine.at < 0 || mine.largest > Math.max(ESCAPED, 10 * theirs.largest)) tally.escaped++;
           if (mine.at >= 0 && mine.at === theirs.at) tally.same++;
           if (mine.at >= 0 && mine.at === labels?.[row]) tally.right++;
           if (theirs.at === labels?.[row]) tally.teacherRight++;
