@@ -5,11 +5,11 @@
  *
  *   npm run table-refit -- [--rows NAMES] [--data DIR] [--images 500] [--seeds 1] [--work DIR] [--search DIR]
  *
- * DIR holds `mnist`, `cifar10` and `cifar100`; without it those of ../shared/data are unpacked. With --work, networks stay
- * there; what `table-search --work DIR` left is taken from the folder that --search names.
+ * DIR holds `mnist`, `cifar10` and `cifar100`; without it those of ../shared/data are unpacked. With --work, networks and rows
+ * stay there, and rows that are there are not measured again; what `table-search --work DIR` left is taken from the folder that --search names.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -59,7 +59,9 @@ const chosen = flags.rows?.split(',');
 const lines: string[] = [];
 for (const row of ROWS) {
   if (!existsSync(shared(row.name)) || (chosen && !chosen.includes(row.name))) continue;
-  const line = await tableRow(row);
+  const known = path.join(work, `${row.name}.row`);
+  const line = existsSync(known) ? await readFile(known, 'utf8') : await tableRow(row);
+  await writeFile(known, line);
   console.error(line);
   lines.push(line);
 }
